@@ -1,0 +1,275 @@
+//! The options of an exchanger, validated once.
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use core::fmt;
+use serde_json::Value;
+
+use crate::client::ClientAuthentication;
+use crate::failure::Failure;
+use crate::fields::Fields;
+use crate::grant::Grant;
+use crate::retry::Retry;
+use crate::secret::Secret;
+use crate::url::{ParseUrl, Url};
+
+/// The shortest store secret, in bytes.
+pub const MIN_STORE_SECRET_BYTES: usize = 32;
+/// The most store secrets that may be listed: each costs a read of the store before the exchange.
+pub const MAX_STORE_SECRETS: usize = 4;
+
+const DEFAULT_TIMEOUT_MS: u64 = 10_000;
+const DEFAULT_LIFETIME_MS: u64 = 60 * 60 * 1000;
+const MAX_LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A secret that seals what goes into the store.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreSecret(Vec<u8>);
+
+impl StoreSecret {
+    /// The key material itself.
+    pub(crate) fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads at least [`MIN_STORE_SECRET_BYTES`] in base64 or base64url, padded or not.
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let text: String = text
+            .trim()
+            .trim_end_matches('=')
+            .chars()
+            .map(|character| match character {
+                '+' => '-',
+                '/' => '_',
+                other => other,
+            })
+            .collect();
+        let bytes = Base64UrlUnpadded::decode_vec(&text).ok()?;
+        (bytes.len() >= MIN_STORE_SECRET_BYTES).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for StoreSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// What an exchanger does, for whom, and how long it may take.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where tokens are made.
+    pub token_endpoint: Url,
+    /// The authorization server's issuer identifier, where it is known.
+    pub issuer: Option<Url>,
+    /// This client at the token endpoint.
+    pub client_id: String,
+    /// How this client proves who it is.
+    pub client_authentication: ClientAuthentication,
+    /// The grant.
+    pub grant: Grant,
+    /// How often, and how far apart.
+    pub retry: Retry,
+    /// Milliseconds for a whole exchange.
+    pub timeout_ms: u64,
+    /// Milliseconds that an entry of a cache may serve at most.
+    pub max_lifetime_ms: u64,
+    /// What seals the store, newest first; empty where there is no store.
+    pub store_secrets: Vec<StoreSecret>,
+}
+
+impl Config {
+    /// Reads the options of the contract, less those that are the host's own objects.
+    ///
+    /// `has_store` says that the host was given a store.
+    ///
+    /// # Errors
+    /// `misconfigured` with the option that is missing, wrong or unknown.
+    pub fn read(options: Value, has_store: bool, parse_url: ParseUrl<'_>) -> Result<Self, Failure> {
+        let mut fields = Fields::new("", options)?;
+        let url = |fields: &mut Fields, name: &str| match fields.text(name)? {
+            Some(text) => Url::new(&text, parse_url).map(Some).map_err(|problem| fields.problem(name, problem)),
+            None => Ok(None),
+        };
+        let issuer = url(&mut fields, "issuer")?;
+        let token_endpoint =
+            url(&mut fields, "tokenEndpoint")?.ok_or_else(|| fields.problem("tokenEndpoint", "is required"))?;
+        let client_id = fields.required_text("clientId")?;
+        let client_authentication = match fields.take("clientAuthentication") {
+            Some(value) => read_client_authentication(Fields::new("clientAuthentication", value)?)?,
+            None => return Err(fields.problem("clientAuthentication", "is required")),
+        };
+        let grant = read_grant(&mut fields)?;
+        let retry = match fields.take("retry") {
+            Some(value) => read_retry(Fields::new("retry", value)?)?,
+            None => Retry::default(),
+        };
+        let timeout_ms = fields.whole_number("timeoutMs", 1000, 25_000)?.unwrap_or(DEFAULT_TIMEOUT_MS);
+        let max_lifetime_ms =
+            fields.whole_number("maxLifetimeMs", 1000, MAX_LIFETIME_MS)?.unwrap_or(DEFAULT_LIFETIME_MS);
+        let store_secrets = read_store_secrets(&mut fields)?;
+        fields.finish()?;
+        if has_store && store_secrets.is_empty() {
+            return Err(Failure::misconfigured("storeSecrets", "is required with a store: nothing is stored unsealed"));
+        }
+        Ok(Self {
+            token_endpoint,
+            issuer,
+            client_id,
+            client_authentication,
+            grant,
+            retry,
+            timeout_ms,
+            max_lifetime_ms,
+            store_secrets: if has_store { store_secrets } else { Vec::new() },
+        })
+    }
+}
+
+fn read_grant(fields: &mut Fields) -> Result<Grant, Failure> {
+    let Some(name) = fields.text("grant")? else { return Ok(Grant::OnBehalfOf) };
+    match Grant::NAMES.iter().find(|(known, _)| *known == name) {
+        Some((_, grant)) => Ok(*grant),
+        None => Err(fields.problem("grant", &one_of(Grant::NAMES.iter().map(|(name, _)| *name)))),
+    }
+}
+
+fn read_client_authentication(mut fields: Fields) -> Result<ClientAuthentication, Failure> {
+    let make = match fields.required_text("method")?.as_str() {
+        "client_secret_post" => ClientAuthentication::ClientSecretPost,
+        "client_secret_basic" => ClientAuthentication::ClientSecretBasic,
+        _ => return Err(fields.problem("method", &one_of(["client_secret_post", "client_secret_basic"]))),
+    };
+    let secret = fields.required_text("clientSecret")?;
+    fields.finish()?;
+    Ok(make(Secret::new(secret)))
+}
+
+fn read_retry(mut fields: Fields) -> Result<Retry, Failure> {
+    let default = Retry::default();
+    let attempts = fields.whole_number("attempts", 1, 5)?.unwrap_or(default.attempts);
+    let delay_ms = fields.whole_number("delayMs", 0, 5000)?.unwrap_or(default.delay_ms);
+    fields.finish()?;
+    Ok(Retry { attempts, delay_ms })
+}
+
+fn read_store_secrets(fields: &mut Fields) -> Result<Vec<StoreSecret>, Failure> {
+    let texts = fields.texts("storeSecrets")?;
+    if texts.len() > MAX_STORE_SECRETS {
+        return Err(fields.problem("storeSecrets", "must list at most 4 secrets"));
+    }
+    let secrets: Option<Vec<_>> = texts.iter().map(|text| StoreSecret::from_base64(text)).collect();
+    secrets.ok_or_else(|| fields.problem("storeSecrets", "must each be at least 32 bytes in base64"))
+}
+
+fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("\"{name}\"")).collect();
+    format!("must be {}", names.join(" or "))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Config, StoreSecret};
+    use crate::url::tests::parse;
+
+    pub(crate) fn options() -> Value {
+        json!({
+            "tokenEndpoint": "https://login.example/token",
+            "clientId": "client",
+            "clientAuthentication": { "method": "client_secret_post", "clientSecret": "hunter2" },
+        })
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut options = options();
+        options[name] = value;
+        options
+    }
+
+    fn problem(options: Value) -> String {
+        let failure = Config::read(options, false, &parse).unwrap_err();
+        let field = failure.field.clone().unwrap();
+        assert!(failure.message.starts_with(&field), "{} does not begin with {field}", failure.message);
+        assert!(!failure.message.contains("hunter2"));
+        failure.message
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = Config::read(options(), false, &parse).unwrap();
+        assert_eq!((config.retry.attempts, config.retry.delay_ms), (2, 300));
+        assert_eq!((config.timeout_ms, config.max_lifetime_ms), (10_000, 3_600_000));
+        assert_eq!(config.grant.as_str(), "on-behalf-of");
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_by_its_path() {
+        for (options, start) in [
+            (json!(null), "options must be an object"),
+            (json!({}), "tokenEndpoint is required"),
+            (with("tokenEndpoint", json!("http://login.example/token")), "tokenEndpoint must be https"),
+            (with("tokenEndpoint", json!("https://u:p@login.example/")), "tokenEndpoint must not carry"),
+            (with("tokenEndpoint", json!("https://login.example/#f")), "tokenEndpoint must not have a fragment"),
+            (with("tokenEndpoint", json!("https:\\\\login.example")), "tokenEndpoint must not contain a backslash"),
+            (with("tokenEndpoint", json!("https://login.\texample")), "tokenEndpoint must be a URL in ASCII"),
+            (with("tokenEndpoint", json!(7)), "tokenEndpoint must be a non-empty string"),
+            (with("issuer", json!("nonsense")), "issuer must be an absolute URL"),
+            (with("issuer", json!("https://a@login.example")), "issuer must not carry"),
+            (with("clientId", json!("")), "clientId must be a non-empty string"),
+            (with("clientId", json!(null)), "clientId is required"),
+            (with("clientAuthentication", json!(null)), "clientAuthentication is required"),
+            (with("clientAuthentication", json!("hunter2")), "clientAuthentication must be an object"),
+            (with("clientAuthentication", json!({})), "clientAuthentication.method is required"),
+            (with("clientAuthentication", json!({"method": "x"})), "clientAuthentication.method must be \"client"),
+            (
+                with("clientAuthentication", json!({"method": "client_secret_post"})),
+                "clientAuthentication.clientSecret is required",
+            ),
+            (
+                with("clientAuthentication", json!({"method": "client_secret_post", "clientSecret": " "})),
+                "clientAuthentication.clientSecret must be",
+            ),
+            (
+                with("clientAuthentication", json!({"method": "client_secret_post", "clientSecret": "x", "secret": "hunter2"})),
+                "clientAuthentication.secret is not a known option",
+            ),
+            (with("grant", json!("device")), "grant must be \"on-behalf-of\""),
+            (with("retry", json!({"attempts": 0})), "retry.attempts must be a whole number from 1 to 5"),
+            (with("retry", json!({"delayMs": 1.5})), "retry.delayMs must be a whole number"),
+            (with("retry", json!({"delay": 1})), "retry.delay is not a known option"),
+            (with("timeoutMs", json!(999)), "timeoutMs must be a whole number from 1000 to 25000"),
+            (with("timeoutMs", json!("10000")), "timeoutMs must be"),
+            (with("maxLifetimeMs", json!(86_400_001)), "maxLifetimeMs must be"),
+            (with("storeSecrets", json!("hunter2")), "storeSecrets must each be at least 32 bytes"),
+            (with("storeSecrets", json!(["", "x"])), "storeSecrets must be a non-empty string or a list"),
+            (with("clientID", json!("client")), "clientID is not a known option"),
+        ] {
+            let message = problem(options);
+            assert!(message.starts_with(start), "{message:?} does not begin with {start:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_arrive_as_javascript_has_them() {
+        let config = Config::read(with("timeoutMs", json!(2000.0)), false, &parse).unwrap();
+        assert_eq!(config.timeout_ms, 2000);
+    }
+
+    #[test]
+    fn a_store_needs_a_secret() {
+        let failure = Config::read(options(), true, &parse).unwrap_err();
+        assert_eq!(failure.field.as_deref(), Some("storeSecrets"));
+        let secret = "A".repeat(43);
+        assert!(Config::read(with("storeSecrets", json!(secret)), true, &parse).is_ok());
+    }
+
+    #[test]
+    fn store_secrets_are_read_in_both_alphabets() {
+        let url = StoreSecret::from_base64(&format!("{}-_8", "A".repeat(41))).unwrap();
+        let padded = StoreSecret::from_base64(&format!(" {}+/8=\n", "A".repeat(41))).unwrap();
+        assert!(url == padded);
+        assert!(StoreSecret::from_base64(&"A".repeat(42)).is_none(), "31 bytes");
+        assert!(StoreSecret::from_base64(&"!".repeat(64)).is_none());
+    }
+}

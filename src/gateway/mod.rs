@@ -1,0 +1,1 @@
+//! What an MCP gateway decides, as pure functions.

@@ -1,0 +1,163 @@
+//! What happened: counters for the operator, and events for whoever listens.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use crate::failure::{Failure, FailureReason};
+
+/// How many events wait to be collected; beyond that the oldest are dropped.
+const MAX_WAITING_EVENTS: usize = 256;
+
+/// Counters since the exchanger was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "each counts the events of the kind with the same name")]
+pub struct Stats {
+    pub memory_hits: u64,
+    pub store_hits: u64,
+    pub joins: u64,
+    pub token_requests: u64,
+    pub retries: u64,
+    pub takeovers: u64,
+    pub tokens: u64,
+    pub failures: u64,
+    pub last_resorts: u64,
+    pub store_failures: u64,
+    pub seal_failures: u64,
+    pub evictions: u64,
+    /// Flights under way now.
+    pub flights: u64,
+    /// Entries in memory now.
+    pub memory_entries: u64,
+    /// Bytes that they take, about.
+    pub memory_bytes: u64,
+}
+
+/// The kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A token came from memory.
+    MemoryHit,
+    /// A token came from the store.
+    StoreHit,
+    /// A caller joined the exchange that another had begun.
+    Join,
+    /// A token request leaves.
+    TokenRequest,
+    /// Another attempt will be made, after `wait_ms`.
+    Retry,
+    /// An exchange whose request had ended was begun anew by one who waited for it.
+    Takeover,
+    /// The token endpoint gave a token.
+    Token,
+    /// An exchange ended without a token.
+    Failure,
+    /// A renewal failed, and a token in its last minutes was served.
+    LastResort,
+    /// The store threw, did not answer in time, or refused a write.
+    StoreFailure,
+    /// What was in the store did not open.
+    SealFailure,
+    /// A token was evicted.
+    Eviction,
+}
+
+/// Something that happened. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExchangeEvent {
+    /// What.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// Which token request of the exchange, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
+    /// How long until the next, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<FailureReason>,
+    /// The HTTP status of the token endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The identity provider's own name for the request that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+}
+
+impl ExchangeEvent {
+    /// An event of this kind without particulars.
+    pub(crate) fn of(kind: EventKind) -> Self {
+        Self { kind, attempt: None, wait_ms: None, reason: None, status: None, correlation_id: None }
+    }
+
+    /// An event about a failure.
+    pub(crate) fn of_failure(kind: EventKind, failure: &Failure) -> Self {
+        Self {
+            reason: Some(failure.reason),
+            status: failure.status,
+            correlation_id: failure.correlation_id.clone(),
+            ..Self::of(kind)
+        }
+    }
+}
+
+/// The counters, and the events not collected yet.
+#[derive(Default)]
+pub struct Journal {
+    stats: Stats,
+    events: VecDeque<ExchangeEvent>,
+    listening: bool,
+}
+
+impl Journal {
+    /// Keeps events from now on, for somebody collects them.
+    pub fn listen(&mut self) {
+        self.listening = true;
+    }
+
+    /// Counts an event, and keeps it where somebody listens.
+    pub(crate) fn record(&mut self, event: ExchangeEvent) {
+        let stats = &mut self.stats;
+        let counter = match event.kind {
+            EventKind::MemoryHit => &mut stats.memory_hits,
+            EventKind::StoreHit => &mut stats.store_hits,
+            EventKind::Join => &mut stats.joins,
+            EventKind::TokenRequest => &mut stats.token_requests,
+            EventKind::Retry => &mut stats.retries,
+            EventKind::Takeover => &mut stats.takeovers,
+            EventKind::Token => &mut stats.tokens,
+            EventKind::Failure => &mut stats.failures,
+            EventKind::LastResort => &mut stats.last_resorts,
+            EventKind::StoreFailure => &mut stats.store_failures,
+            EventKind::SealFailure => &mut stats.seal_failures,
+            EventKind::Eviction => &mut stats.evictions,
+        };
+        *counter = counter.saturating_add(1);
+        if self.listening {
+            if self.events.len() >= MAX_WAITING_EVENTS {
+                self.events.pop_front();
+            }
+            self.events.push_back(event);
+        }
+    }
+
+    /// Counts an event without particulars.
+    pub(crate) fn count(&mut self, kind: EventKind) {
+        self.record(ExchangeEvent::of(kind));
+    }
+
+    /// The oldest event not collected yet.
+    pub fn next_event(&mut self) -> Option<ExchangeEvent> {
+        self.events.pop_front()
+    }
+
+    /// The counters of events.
+    pub(crate) fn stats(&self) -> Stats {
+        self.stats
+    }
+}

@@ -1,0 +1,75 @@
+//! obo-edge exchanges a signed-in user's access token for one that a downstream MCP server accepts (OAuth 2.0
+//! On-Behalf-Of), at the edge.
+//!
+//! The core does no I/O: time, random bytes, responses and what a store holds come in as events; requests,
+//! store reads and writes and sleeps go out as actions. A face (JavaScript's, WASI's) is a loop around it that
+//! decides nothing. The map, in reading order:
+//!
+//! - [`exchanger`]: what outlives one call: configuration, memory cache, flights, counters;
+//! - [`call`]: one caller's machine: hit, lead, join or fail; woken, timed out, orphaned, aborted;
+//! - [`exchange`]: one flight's machine: read the store, post, sleep, done. The whole flow reads top to bottom;
+//! - [`flight`]: the single-flight table;
+//! - [`request`], [`config`] (read with [`fields`]), [`url`]: what comes in, checked once;
+//! - [`grant`]: which grant, its parameters and its errors; [`client`]: client authentication;
+//! - [`token`]: the token endpoint's answer; [`failure`]: why there is none; [`retry`]: whether to try again;
+//! - [`cache`]: keys, entries, the memory cache, sealing for the store;
+//! - [`gateway`]: what an MCP gateway decides: route, verified claims, headers, challenge, answer;
+//! - [`journal`]: counters and events; [`secret`], [`time`]: what all of them speak in.
+//!
+//! Ten lines drive an exchange, on any clock:
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use obo_edge::{call::{Call, Turn, Wake}, exchange::{Action, Event, Response}, exchanger::Exchanger, time::Timestamp};
+//! # use obo_edge::{config::Config, request::{Request, RequestField}, url::UrlComponents};
+//! # let options = serde_json::json!({"tokenEndpoint": "https://login.example/token", "clientId": "gateway",
+//! #     "clientAuthentication": {"method": "client_secret_post", "clientSecret": "secret"}});
+//! # let parse = |text: &str| Some(UrlComponents { scheme: "https".into(), has_userinfo: false,
+//! #     host: "login.example".into(), path: "/token".into(), has_query: false, serialisation: text.into() });
+//! # let mut request = Request::new();
+//! # request.set(RequestField::Assertion, "user.token")?;
+//! # request.set(RequestField::Scopes, "api://files/read")?;
+//! let mut exchanger = Exchanger::new(Config::read(options, false, &parse)?);
+//! let now = Timestamp::from_secs(1_700_000_000);
+//! let (mut call, turn) = Call::begin(&mut exchanger, &request, now);
+//! let Turn::Lead(flight) = turn else { panic!("nobody asked before") };
+//! let mut event = Event::Begun([7; 32]);
+//! while let ControlFlow::Continue(action) = exchanger.step(flight, now, event) {
+//!     event = match action {
+//!         Action::Post(_) => Event::Responded(Response { status: 200, retry_after: None,
+//!             body: br#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#.to_vec() }),
+//!         Action::ReadStore { .. } => Event::StoreRead(None),
+//!         Action::Sleep { .. } => Event::Slept,
+//!         _ => unreachable!(),
+//!     };
+//! }
+//! assert!(matches!(call.wake(&mut exchanger, &request, now, Wake::Rang), Turn::Answer(..)));
+//! # Ok::<(), obo_edge::failure::Failure>(())
+//! ```
+
+// The faces' bindings generate unsafe code; the core, which is all that a native build has, can hold none.
+#![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
+
+pub mod cache;
+pub mod call;
+pub mod client;
+pub mod config;
+pub mod exchange;
+pub mod exchanger;
+pub mod failure;
+pub mod fields;
+pub mod flight;
+pub mod gateway;
+pub mod grant;
+pub mod journal;
+mod json;
+pub mod request;
+pub mod retry;
+pub mod secret;
+pub mod time;
+pub mod token;
+pub mod url;
+
+#[cfg(all(feature = "js", target_family = "wasm"))]
+mod js;
