@@ -80,15 +80,15 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that asks for nothing yet.
+    pub const fn idle() -> Self {
+        let start = Timestamp::from_millis(0);
+        Self { deadline: start, generation: Generation(0), due: start, takeovers: 0, leads: false }
+    }
+
     /// A call begins.
     pub fn begin(exchanger: &mut Exchanger, request: &Request, now: Timestamp) -> (Self, Turn) {
-        let mut call = Self {
-            deadline: now.plus(exchanger.config().timeout_ms),
-            generation: Generation(0),
-            due: now,
-            takeovers: 0,
-            leads: false,
-        };
+        let mut call = Self { deadline: now.plus(exchanger.config().timeout_ms), ..Self::idle() };
         let turn = match exchanger.key(request) {
             Ok(key) => call.look(exchanger, request, key, now),
             Err(failure) => Turn::Fail(failure),

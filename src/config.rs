@@ -86,7 +86,7 @@ impl Config {
     /// `misconfigured` with the option that is missing, wrong or unknown.
     pub fn read(options: Value, has_store: bool, parse_url: ParseUrl<'_>) -> Result<Self, Failure> {
         let mut fields = Fields::new("", options)?;
-        let url = |fields: &mut Fields, name: &str| match fields.text(name)? {
+        let url = |fields: &mut Fields, name: &'static str| match fields.text(name)? {
             Some(text) => Url::new(&text, parse_url).map(Some).map_err(|problem| fields.problem(name, problem)),
             None => Ok(None),
         };

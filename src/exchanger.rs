@@ -77,6 +77,11 @@ impl Exchanger {
         }
     }
 
+    /// The oldest flight in the table, or the next to come; a host may forget what it keeps of those before.
+    pub fn oldest_generation(&self) -> Generation {
+        self.flights.oldest()
+    }
+
     /// Counts a write into the store, or a removal from it, that failed.
     pub fn store_failed(&mut self) {
         self.journal.count(EventKind::StoreFailure);

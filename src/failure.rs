@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::grant::Grant;
@@ -208,39 +208,20 @@ impl From<TransportFailure> for Failure {
     }
 }
 
-/// The members of an error response (RFC 6749 section 5.2, Entra's, RFC 9470's). Each may have any type.
-#[derive(Default, Deserialize)]
-struct ErrorResponse {
-    #[serde(default)]
-    error: Value,
-    #[serde(default)]
-    suberror: Value,
-    #[serde(default)]
-    error_codes: Value,
-    #[serde(default)]
-    claims: Value,
-    #[serde(default)]
-    acr_values: Value,
-    #[serde(default)]
-    max_age: Value,
-    #[serde(default)]
-    correlation_id: Value,
-    #[serde(default)]
-    trace_id: Value,
-}
-
 /// Classifies a response that is not 2xx. First match wins: the HTTP status, the throttling codes, claims,
 /// the suberror, the known codes, `error`. Never the text.
 pub fn classify(grant: Grant, status: u16, retry_after: Option<&str>, body: &[u8], now: Timestamp) -> Failure {
-    let parsed: Option<ErrorResponse> = json::object(body);
-    let is_json = parsed.is_some();
-    let response = parsed.unwrap_or_default();
-    let error = response.error.as_str().and_then(error_name);
-    let suberror = response.suberror.as_str().and_then(error_name);
-    let error_codes: Vec<u32> = response.error_codes.as_array().map_or_else(Vec::new, |codes| {
+    let response = json::object(body);
+    let is_json = response.is_some();
+    // RFC 6749 section 5.2, Entra's, RFC 9470's. Each member may be of any type.
+    let response = response.unwrap_or_default();
+    let member = |name| json::text(&response, name);
+    let error = member("error").and_then(error_name);
+    let suberror = member("suberror").and_then(error_name);
+    let error_codes: Vec<u32> = response.get("error_codes").and_then(Value::as_array).map_or_else(Vec::new, |codes| {
         codes.iter().take(16).filter_map(|code| u32::try_from(code.as_u64()?).ok()).collect()
     });
-    let claims = response.claims.as_str().filter(|claims| is_claims(claims)).map(str::to_owned);
+    let claims = member("claims").filter(|claims| is_claims(claims)).map(str::to_owned);
 
     let verdict = match status {
         429 => Verdict::of(FailureReason::Throttled),
@@ -256,7 +237,7 @@ pub fn classify(grant: Grant, status: u16, retry_after: Option<&str>, body: &[u8
             .or_else(|| error.as_deref().and_then(|error| by_error(grant, error)))
             .unwrap_or_else(|| {
                 // A JSON `error` that nobody knows is ours to look into; no `error` is no error response.
-                let known = response.error.is_string();
+                let known = member("error").is_some();
                 Verdict::of(if known { FailureReason::Misconfigured } else { FailureReason::InvalidResponse })
             }),
     };
@@ -276,11 +257,11 @@ pub fn classify(grant: Grant, status: u16, retry_after: Option<&str>, body: &[u8
     failure.suberror = suberror;
     failure.error_codes = error_codes;
     failure.claims = claims;
-    failure.acr_values = response.acr_values.as_str().filter(|values| is_acr_values(values)).map(str::to_owned);
-    failure.max_age = response.max_age.as_u64().or_else(|| response.max_age.as_str()?.parse().ok());
+    failure.acr_values = member("acr_values").filter(|values| is_acr_values(values)).map(str::to_owned);
+    failure.max_age = response.get("max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok()));
     failure.retry_after = retry_after.and_then(|value| retry_after_seconds(value, now));
-    failure.correlation_id = response.correlation_id.as_str().and_then(trace_name);
-    failure.trace_id = response.trace_id.as_str().and_then(trace_name);
+    failure.correlation_id = member("correlation_id").and_then(trace_name);
+    failure.trace_id = member("trace_id").and_then(trace_name);
     failure
 }
 
@@ -346,7 +327,7 @@ fn trace_name(text: &str) -> Option<String> {
 
 /// A claims request (OpenID Connect Core section 5.5): a JSON object of a size that fits a header.
 pub(crate) fn is_claims(text: &str) -> bool {
-    text.len() <= 4096 && json::object::<Value>(text.as_bytes()).is_some()
+    text.len() <= 4096 && json::object(text.as_bytes()).is_some()
 }
 
 /// A space-separated list of authentication contexts, which ends up in a quoted string of a header.

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 pub struct Fields {
     path: String,
     map: Map<String, Value>,
+    taken: Vec<&'static str>,
 }
 
 impl Fields {
@@ -17,7 +18,7 @@ impl Fields {
     /// `misconfigured` where it is no object.
     pub fn new(path: &str, value: Value) -> Result<Self, Failure> {
         match value {
-            Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
+            Value::Object(map) => Ok(Self { path: path.to_owned(), map, taken: Vec::new() }),
             _ if path.is_empty() => Err(Failure::misconfigured("options", "must be an object")),
             _ => Err(Failure::misconfigured(path, "must be an object")),
         }
@@ -34,15 +35,16 @@ impl Fields {
     }
 
     /// Takes a field of any type; `null` counts as absent.
-    pub fn take(&mut self, name: &str) -> Option<Value> {
-        self.map.remove(name).filter(|value| !value.is_null())
+    pub fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.taken.push(name);
+        self.map.get(name).filter(|value| !value.is_null()).cloned()
     }
 
     /// Takes a non-empty string.
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn text(&mut self, name: &str) -> Result<Option<String>, Failure> {
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Failure> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
@@ -54,7 +56,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is absent or something else.
-    pub fn required_text(&mut self, name: &str) -> Result<String, Failure> {
+    pub fn required_text(&mut self, name: &'static str) -> Result<String, Failure> {
         self.text(name)?.ok_or_else(|| self.problem(name, "is required"))
     }
 
@@ -62,7 +64,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn texts(&mut self, name: &str) -> Result<Vec<String>, Failure> {
+    pub fn texts(&mut self, name: &'static str) -> Result<Vec<String>, Failure> {
         let values = match self.take(name) {
             None => return Ok(Vec::new()),
             Some(Value::Array(values)) => values,
@@ -81,7 +83,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn whole_number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
+    pub fn whole_number(&mut self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
         let Some(value) = self.take(name) else { return Ok(None) };
         // JavaScript's numbers arrive as floats.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
@@ -94,17 +96,13 @@ impl Fields {
         }
     }
 
-    /// The names of the fields not taken yet.
-    pub fn names(&self) -> Vec<String> {
-        self.map.keys().cloned().collect()
-    }
-
     /// Ends the reading.
     ///
     /// # Errors
     /// `misconfigured` with the first field that nobody asked for.
     pub fn finish(self) -> Result<(), Failure> {
-        match self.map.iter().find(|(_, value)| !value.is_null()) {
+        let unknown = self.map.iter().find(|(name, value)| !value.is_null() && !self.taken.contains(&name.as_str()));
+        match unknown {
             Some((name, _)) => Err(self.problem(name, "is not a known option")),
             None => Ok(()),
         }

@@ -185,6 +185,11 @@ impl FlightTable {
         }
     }
 
+    /// The oldest flight in the table, or the next to come.
+    pub(crate) fn oldest(&self) -> Generation {
+        self.flights.front().map_or(Generation(self.begun.saturating_add(1)), |flight| flight.generation)
+    }
+
     /// How many flights are under way.
     pub(crate) fn flying(&self) -> usize {
         self.flights.iter().filter(|flight| matches!(flight.state, State::Flying(_))).count()

@@ -117,10 +117,11 @@ impl Request {
         }
         // A token is made of visible characters (RFC 6750 section 2.1). Elsewhere U+FFFD is what an encoder
         // makes of every unpaired surrogate, so that two unlike strings would become one.
-        if is_token && !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return invalid("must be visible ASCII characters without spaces");
-        }
-        if value.chars().any(|character| character.is_control() || character == '\u{fffd}') {
+        if is_token {
+            if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return invalid("must be visible ASCII characters without spaces");
+            }
+        } else if value.chars().any(|character| character.is_control() || character == '\u{fffd}') {
             return invalid("must be well-formed text without control characters");
         }
         match field {

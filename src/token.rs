@@ -1,6 +1,5 @@
 //! A successful response of a token endpoint, read.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -29,28 +28,15 @@ pub struct Token {
     pub expires_at: Timestamp,
 }
 
-/// The members of RFC 6749 section 5.1 that are used. A refresh token is never read.
-#[derive(Deserialize)]
-struct TokenResponse {
-    #[serde(default)]
-    access_token: Value,
-    #[serde(default)]
-    token_type: Value,
-    #[serde(default)]
-    scope: Value,
-    #[serde(default)]
-    expires_in: Value,
-}
-
 impl Token {
-    /// Reads the body of a 2xx response to `request`, which was sent at `sent_at`.
+    /// Reads the body of a 2xx response to `request`, which was sent at `sent_at`: the members of RFC 6749
+    /// section 5.1 that are used. A refresh token is never read.
     ///
     /// # Errors
     /// `invalid_response`, with the member that is missing or wrong as its field.
     pub fn read(request: &Request, body: &[u8], sent_at: Timestamp) -> Result<Self, Failure> {
-        let response: TokenResponse =
-            json::object(body).ok_or_else(|| Failure::invalid_response("is not a JSON object"))?;
-        let access_token = response.access_token.as_str().unwrap_or_default();
+        let response = json::object(body).ok_or_else(|| Failure::invalid_response("is not a JSON object"))?;
+        let access_token = json::text(&response, "access_token").unwrap_or_default();
         if access_token.is_empty() {
             return Err(wrong("access_token", "has no access_token"));
         }
@@ -61,15 +47,15 @@ impl Token {
         if access_token == request.assertion.reveal() {
             return Err(wrong("access_token", "carries the assertion itself as its access_token"));
         }
-        if !response.token_type.as_str().is_some_and(|name| name.eq_ignore_ascii_case("bearer")) {
+        if !json::text(&response, "token_type").is_some_and(|name| name.eq_ignore_ascii_case("bearer")) {
             return Err(wrong("token_type", "has a token_type that is not Bearer"));
         }
-        let scope = match response.scope.as_str() {
+        let scope = match json::text(&response, "scope") {
             Some(scope) if !scope.is_empty() => scope.to_owned(),
             // Absent where it is what was asked for (RFC 6749 section 5.1).
             _ => request.scopes.join(" "),
         };
-        let seconds = expires_in_seconds(&response.expires_in)
+        let seconds = expires_in_seconds(response.get("expires_in").unwrap_or(&Value::Null))
             .ok_or_else(|| wrong("expires_in", "has an expires_in that is not a positive number"))?;
         Ok(Self {
             access_token: Secret::new(access_token),
@@ -90,14 +76,14 @@ fn wrong(member: &str, problem: &str) -> Failure {
 /// `expires_in` in whole seconds: a number, or one in a string as some servers send it.
 fn expires_in_seconds(value: &Value) -> Option<u64> {
     let seconds = match value {
-        Value::Null => return Some(DEFAULT_EXPIRES_IN_SECONDS),
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => text.parse().ok()?,
+        Value::Null => DEFAULT_EXPIRES_IN_SECONDS,
+        // The cast saturates.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturation is what is wanted")]
+        Value::Number(number) => number.as_f64()? as u64,
+        Value::String(text) => text.parse().ok()?,
         _ => return None,
     };
-    // The cast saturates.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 1, and capped")]
-    (seconds >= 1.0).then(|| (seconds as u64).min(MAX_EXPIRES_IN_SECONDS))
+    (seconds > 0).then(|| seconds.min(MAX_EXPIRES_IN_SECONDS))
 }
 
 #[cfg(test)]

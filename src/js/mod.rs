@@ -1,0 +1,288 @@
+//! The face for Workers and other JavaScript runtimes.
+//!
+//! `pkg/host.js` keeps the callers that wait; Rust futures are for flights only, for a cancelled request
+//! leaks the future that is suspended in it. A caller's machine is handed out as a few numbers and handed in
+//! again, and its answer is read by getters: no object is made on the way of a hit.
+
+mod drive;
+mod host;
+mod read;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use js_sys::{Date, Function, Promise};
+use serde::Serialize;
+use wasm_bindgen::prelude::*;
+
+use crate::cache::entry::Entry;
+use crate::call::{Call, Source, Turn, Wake};
+use crate::exchanger::Exchanger;
+use crate::failure::Failure;
+use crate::flight::Generation;
+use crate::request::{Request, RequestField};
+use crate::time::Timestamp;
+use host::Host;
+
+thread_local! {
+    /// Where JavaScript encodes the text that a call is about to take.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+#[allow(unreachable_pub, reason = "exported to JavaScript")]
+/// Makes room for `bytes` bytes of text; returns the address in the wasm memory.
+#[wasm_bindgen]
+pub fn scratch(bytes: usize) -> usize {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < bytes {
+            scratch.resize(bytes, 0);
+        }
+        scratch.as_ptr().addr()
+    })
+}
+
+/// What a caller is to do next; the numbers that `pkg/host.js` knows them by.
+#[wasm_bindgen]
+#[derive(Clone, Copy)]
+pub enum Next {
+    /// Read the answer.
+    Answer,
+    /// Read the failure.
+    Fail,
+    /// Start the flight, then wait for it.
+    Lead,
+    /// Wait for the flight.
+    Wait,
+}
+
+/// An exchanger, and the call that is being made of it at this moment.
+#[wasm_bindgen]
+pub struct Core {
+    shared: Rc<RefCell<Shared>>,
+    host: Rc<Host>,
+}
+
+/// What flights and calls share. Borrowed for a moment only, and never while JavaScript runs.
+struct Shared {
+    exchanger: Exchanger,
+    request: Request,
+    wrong: Option<Failure>,
+    call: Call,
+    answer: Option<(Entry, Source)>,
+    failure: Option<Failure>,
+}
+
+impl Shared {
+    fn take(&mut self, turn: Turn) -> Next {
+        match turn {
+            Turn::Answer(entry, source) => {
+                self.answer = Some((entry, source));
+                Next::Answer
+            }
+            Turn::Fail(failure) => self.fail(failure),
+            Turn::Lead(_) => Next::Lead,
+            Turn::Wait(_) => Next::Wait,
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Next {
+        self.failure = Some(failure);
+        Next::Fail
+    }
+
+    fn token<T>(&self, part: impl FnOnce(&Entry, Source) -> T) -> Option<T> {
+        self.answer.as_ref().map(|(entry, source)| part(entry, *source))
+    }
+}
+
+#[wasm_bindgen]
+impl Core {
+    /// An exchanger with these options, as JSON, the host's own objects taken out of them.
+    ///
+    /// # Errors
+    /// A failure as `failure` gives it.
+    #[wasm_bindgen(constructor)]
+    pub fn new(options: &str, host: Host) -> Result<Core, JsValue> {
+        let config = read::config(options, !host.store().is_undefined()).map_err(|failure| to_js(&failure))?;
+        let mut exchanger = Exchanger::new(config);
+        if host.on_event().is_some() {
+            exchanger.journal().listen();
+        }
+        let call = Call::idle();
+        let shared = Shared { exchanger, request: Request::new(), wrong: None, call, answer: None, failure: None };
+        Ok(Self { shared: Rc::new(RefCell::new(shared)), host: Rc::new(host) })
+    }
+
+    /// Begins the description of a request.
+    pub fn describe(&self, from_cache: bool) {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.request = Request { from_cache, ..Request::new() };
+        shared.wrong = None;
+    }
+
+    /// Sets the field of this number to the first `bytes` bytes of the scratch text.
+    pub fn field(&self, number: u8, bytes: usize) {
+        let shared = &mut *self.shared.borrow_mut();
+        let result = SCRATCH.with_borrow(|scratch| {
+            let text = scratch.get(..bytes).and_then(|bytes| core::str::from_utf8(bytes).ok());
+            match (RequestField::from_number(number), text) {
+                (Some(field), Some(text)) => shared.request.set(field, text),
+                _ => Err(Failure::invalid_request("request", "cannot be read")),
+            }
+        });
+        if let Err(failure) = result {
+            shared.wrong.get_or_insert(failure);
+        }
+    }
+
+    /// Notes that the request has a field of this name that is of the wrong type or unknown.
+    pub fn wrong_field(&self, name: &str, problem: &str) {
+        self.shared.borrow_mut().wrong.get_or_insert_with(|| Failure::invalid_request(name, problem));
+    }
+
+    /// Makes the described call.
+    pub fn begin(&self) -> Next {
+        let shared = &mut *self.shared.borrow_mut();
+        if let Some(failure) = shared.wrong.take() {
+            return shared.fail(failure);
+        }
+        let (call, turn) = Call::begin(&mut shared.exchanger, &shared.request, now());
+        shared.call = call;
+        shared.take(turn)
+    }
+
+    /// Goes on with the described call after a wait, from the numbers that it was handed out as.
+    pub fn wake(&self, wake: u8, deadline: f64, generation: f64, due: f64, takeovers: u32, leads: bool) -> Next {
+        let shared = &mut *self.shared.borrow_mut();
+        let wake = match wake {
+            0 => Wake::Rang,
+            1 => Wake::TimedOut,
+            2 => Wake::Orphaned,
+            _ => Wake::Aborted,
+        };
+        shared.call = Call {
+            deadline: timestamp(deadline),
+            generation: Generation(timestamp(generation).as_millis()),
+            due: timestamp(due),
+            takeovers,
+            leads,
+        };
+        let turn = shared.call.wake(&mut shared.exchanger, &shared.request, now(), wake);
+        shared.take(turn)
+    }
+
+    /// Milliseconds to wait now. The call's numbers are read after it.
+    pub fn wait_ms(&self) -> f64 {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.call.wait_ms(&shared.exchanger, now()) as f64
+    }
+
+    /// The call's numbers: until when, in milliseconds since the epoch.
+    pub fn deadline(&self) -> f64 {
+        self.shared.borrow().call.deadline.as_millis() as f64
+    }
+
+    /// The call's numbers: the flight.
+    pub fn generation(&self) -> f64 {
+        self.shared.borrow().call.generation.0 as f64
+    }
+
+    /// The call's numbers: when the flight's step must report.
+    pub fn due(&self) -> f64 {
+        self.shared.borrow().call.due.as_millis() as f64
+    }
+
+    /// The call's numbers: how often it began anew.
+    pub fn takeovers(&self) -> u32 {
+        self.shared.borrow().call.takeovers
+    }
+
+    /// The call's numbers: whether it leads the flight.
+    pub fn leads(&self) -> bool {
+        self.shared.borrow().call.leads
+    }
+
+    /// The oldest flight in the table; those before it are gone.
+    pub fn oldest_generation(&self) -> f64 {
+        self.shared.borrow().exchanger.oldest_generation().0 as f64
+    }
+
+    /// Starts the flight that the call is to lead. The promise is a bell: it resolves with nothing, when the
+    /// outcome stands in the table. `anchor` keeps the request alive for the promise that it is given.
+    pub fn fly(&self, anchor: &Function) -> Promise {
+        let generation = self.shared.borrow().call.generation;
+        drive::fly(&self.shared, &self.host, generation, anchor)
+    }
+
+    /// The answer: the token.
+    pub fn access_token(&self) -> Option<String> {
+        self.shared.borrow().token(|entry, _| entry.token.access_token.reveal().to_owned())
+    }
+
+    /// The answer: `token_type`.
+    pub fn token_type(&self) -> Option<String> {
+        self.shared.borrow().token(|entry, _| entry.token.token_type.clone())
+    }
+
+    /// The answer: the granted scopes.
+    pub fn scope(&self) -> Option<String> {
+        self.shared.borrow().token(|entry, _| entry.token.scope.clone())
+    }
+
+    /// The answer: `issued_token_type`.
+    pub fn issued_token_type(&self) -> Option<String> {
+        self.shared.borrow().token(|entry, _| entry.token.issued_token_type.clone()).flatten()
+    }
+
+    /// The answer: the token's own expiry, in milliseconds since the epoch.
+    pub fn expires_at(&self) -> f64 {
+        self.shared.borrow().token(|entry, _| entry.token.expires_at.as_millis() as f64).unwrap_or_default()
+    }
+
+    /// The answer: where it came from.
+    pub fn source(&self) -> Option<String> {
+        self.shared.borrow().token(|_, source| source.as_str().to_owned())
+    }
+
+    /// The failure, as an object with the fields of the contract; taken once.
+    pub fn failure(&self) -> JsValue {
+        let failure = self.shared.borrow_mut().failure.take();
+        failure.map_or(JsValue::UNDEFINED, |failure| to_js(&failure))
+    }
+
+    /// Forgets the token of the described request. The promise rejects with a failure.
+    pub fn evict(&self) -> Promise {
+        let names = {
+            let shared = &mut *self.shared.borrow_mut();
+            match shared.wrong.take() {
+                Some(failure) => Err(failure),
+                None => shared.exchanger.evict(&shared.request, now()),
+            }
+        };
+        drive::remove(&self.shared, &self.host, names)
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> JsValue {
+        to_js(&self.shared.borrow_mut().exchanger.stats(now()))
+    }
+
+    /// Hands the events that wait to the listener.
+    pub fn report(&self) {
+        drive::report(&self.shared, &self.host);
+    }
+}
+
+fn now() -> Timestamp {
+    timestamp(Date::now())
+}
+
+/// Whole milliseconds; the cast saturates.
+fn timestamp(milliseconds: f64) -> Timestamp {
+    Timestamp::from_millis(milliseconds as u64)
+}
+
+/// As JavaScript has it; `undefined` where it cannot be.
+fn to_js(value: &impl Serialize) -> JsValue {
+    serde_wasm_bindgen::to_value(value).unwrap_or(JsValue::UNDEFINED)
+}

@@ -1,0 +1,186 @@
+/** OAuth 2.0 On-Behalf-Of token exchange. See README.md. */
+
+/** Exchanges users' access tokens for tokens of a downstream resource. One for each configuration, made once. */
+export class TokenExchanger {
+  /** @throws {ExchangeError} `misconfigured`, with the option that is missing, wrong or unknown as `field`. */
+  constructor(options: ExchangerOptions);
+  /**
+   * A token for `request`, from a cache, from an exchange that is under way, or from the token endpoint.
+   * Does not verify the assertion: verify it first.
+   * @param ctx the request's context in Workers; without it `waitUntil` of `cloudflare:workers` is used.
+   * @throws {ExchangeError}
+   */
+  exchange(request: ExchangeRequest, ctx?: ExchangeContext): Promise<ExchangedToken>;
+  /**
+   * Forgets the token for `request`, in memory and in the store.
+   * @throws {ExchangeError} `unavailable` where the store did not remove it.
+   */
+  evict(request: ExchangeRequest): Promise<void>;
+  /** Counters since the isolate started, or since its WebAssembly instance was replaced. */
+  readonly stats: ExchangerStats;
+}
+
+export interface ExchangeContext {
+  waitUntil(promise: Promise<unknown>): void;
+}
+
+export interface ExchangerOptions {
+  /** The authorization server's issuer identifier. Part of the key of what is cached. */
+  issuer?: string;
+  /** The token endpoint: https, or http on localhost and loopback addresses. */
+  tokenEndpoint: string;
+  /** This client's id at the token endpoint. */
+  clientId: string;
+  clientAuthentication: ClientAuthentication;
+  /** Default `on-behalf-of`: Entra ID's flow. */
+  grant?: "on-behalf-of";
+  /** A Workers KV namespace, or anything with its `get`, `put` and `delete`. Needs `storeSecrets`. */
+  store?: KeyValueStore | null;
+  /** What seals the store's entries: at least 32 bytes in base64 each, newest first, at most 4. */
+  storeSecrets?: string | string[];
+  /** What sends token requests: a function like `fetch`, or a binding that has one. */
+  fetch?: typeof fetch | { fetch: typeof fetch };
+  /** `attempts` 1 to 5, default 2; `delayMs` 0 to 5000 ms, default 300, to which up to a half is added at random. */
+  retry?: { attempts?: number; delayMs?: number };
+  /** Milliseconds for a whole exchange, 1000 to 25 000, default 10 000. */
+  timeoutMs?: number;
+  /** Milliseconds that a cached token may serve, 1000 to 86 400 000, default 3 600 000. */
+  maxLifetimeMs?: number;
+  /** Gets each event as it happens. None holds a secret. What it throws is ignored. */
+  onEvent?: (event: ExchangeEvent) => void;
+}
+
+export type ClientAuthentication =
+  /** `client_id` and `client_secret` in the body (RFC 6749 section 2.3.1). */
+  | { method: "client_secret_post"; clientSecret: string }
+  /** HTTP Basic, id and secret form-urlencoded first (RFC 6749 section 2.3.1). */
+  | { method: "client_secret_basic"; clientSecret: string };
+
+export interface KeyValueStore {
+  get(name: string): Promise<string | null>;
+  put(name: string, value: string, options?: { expirationTtl?: number }): Promise<void>;
+  delete(name: string): Promise<void>;
+}
+
+export interface ExchangeRequest {
+  /** The user's access token, verified. */
+  assertion: string;
+  /** RFC 8693 `subject_token_type`. Not for `on-behalf-of`. */
+  assertionType?: string;
+  /** RFC 8693 `actor_token`. Not for `on-behalf-of`. */
+  actorToken?: string;
+  actorTokenType?: string;
+  /** What the token is to be good for; one string may hold several, separated by spaces. */
+  scopes: string | string[];
+  /** Lets renewed assertions of one user share a token. Fill it from verified claims only. */
+  subject?: VerifiedSubject;
+  /** RFC 8707 `resource`. Not for `on-behalf-of`. */
+  resource?: string | string[];
+  /** RFC 8693 `audience`. Not for `on-behalf-of`. */
+  audience?: string | string[];
+  /** The claims request of a claims challenge, JSON. */
+  claims?: string;
+  /** `false` asks the token endpoint, whatever is cached or under way. Default `true`. */
+  fromCache?: boolean;
+  /** Ends this call's wait; an exchange that others share goes on. */
+  signal?: AbortSignal;
+}
+
+export interface VerifiedSubject {
+  issuer: string;
+  tenant?: string;
+  id: string;
+  /** What makes two sessions of one user unlike: client, `sid`, scopes, `acr`, `amr`, `cnf`. */
+  context?: string;
+}
+
+export interface ExchangedToken {
+  accessToken: string;
+  tokenType: string;
+  /** The token's own expiry, in milliseconds since the epoch. */
+  expiresAt: number;
+  /** The granted scopes, separated by spaces. */
+  scope: string;
+  issuedTokenType?: string;
+  /** Where it came from; `flight`: an exchange that another call had begun. */
+  source: "memory" | "store" | "flight" | "issuer";
+}
+
+export class ExchangeError extends Error {
+  reason: FailureReason;
+  /** Whether the same call may succeed later without anybody doing anything. */
+  retryable: boolean;
+  /** The token endpoint's HTTP status. */
+  status?: number;
+  /** The response's `error`, `suberror`, `error_codes`. */
+  error?: string;
+  suberror?: string;
+  errorCodes?: number[];
+  /** The claims challenge to hand on to the client, JSON. */
+  claims?: string;
+  /** RFC 9470. */
+  acrValues?: string;
+  maxAge?: number;
+  /** Seconds to wait. */
+  retryAfter?: number;
+  correlationId?: string;
+  traceId?: string;
+  /** The option, request field or response member that is missing or wrong. */
+  field?: string;
+}
+
+export type FailureReason =
+  | "invalid_request"
+  | "assertion_rejected"
+  | "interaction_required"
+  | "consent_required"
+  | "blocked"
+  | "throttled"
+  | "unavailable"
+  | "misconfigured"
+  | "invalid_response"
+  | "not_trusted"
+  | "cancelled";
+
+export interface ExchangeEvent {
+  type:
+    | "memory_hit"
+    | "store_hit"
+    | "join"
+    | "token_request"
+    | "retry"
+    | "takeover"
+    | "token"
+    | "failure"
+    | "last_resort"
+    | "store_failure"
+    | "seal_failure"
+    | "eviction";
+  /** Which token request of the exchange, from 1. */
+  attempt?: number;
+  /** Milliseconds until the next one. */
+  waitMs?: number;
+  reason?: FailureReason;
+  status?: number;
+  correlationId?: string;
+}
+
+/** How many events of each type there were, and what is held now. */
+export interface ExchangerStats {
+  memoryHits: number;
+  storeHits: number;
+  joins: number;
+  tokenRequests: number;
+  retries: number;
+  takeovers: number;
+  tokens: number;
+  failures: number;
+  lastResorts: number;
+  storeFailures: number;
+  sealFailures: number;
+  evictions: number;
+  /** Flights under way now. */
+  flights: number;
+  memoryEntries: number;
+  memoryBytes: number;
+}

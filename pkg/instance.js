@@ -1,0 +1,63 @@
+// The wasm instance, and what happens when it breaks.
+import { module, waitUntil } from "#runtime";
+import * as wasm from "./wasm/obo_edge.js";
+
+export { wasm };
+
+const encoder = new TextEncoder();
+
+let epoch = 0;
+let memory;
+let scratch = new Uint8Array();
+
+/** Counts the instances; a handle of an earlier one must not be used any more. */
+export function currentEpoch() {
+  if (epoch === 0) {
+    memory = wasm.initSync({ module }).memory;
+    epoch = 1;
+  }
+  return epoch;
+}
+
+/**
+ * Runs `work` on the wasm instance. A trap leaves an instance damaged but running, so it is replaced by a new
+ * one, with fresh memory; what its handles held is lost.
+ */
+export function guarded(work) {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof WebAssembly.RuntimeError || error instanceof RangeError) {
+      wasm.__wbg_reset_state();
+      memory = wasm.initSync({ module }).memory;
+      scratch = new Uint8Array();
+      epoch += 1;
+      throw new InstanceLost();
+    }
+    throw error;
+  }
+}
+
+/** The instance broke under a call; a new one stands ready. */
+export class InstanceLost extends Error {}
+
+/** Encodes `text` where wasm reads it; returns the number of bytes. */
+export function encode(text) {
+  const most = text.length * 3;
+  // A memory that grew has a new buffer, and the old view is empty.
+  if (scratch.length < most) {
+    const address = wasm.scratch(most);
+    scratch = new Uint8Array(memory.buffer, address, most);
+  }
+  return encoder.encodeInto(text, scratch).written;
+}
+
+/** Keeps the request that runs now alive for `promise`, by its ctx where there is one. */
+export function anchor(promise, ctx) {
+  try {
+    if (ctx) ctx.waitUntil(promise);
+    else waitUntil?.(promise);
+  } catch {
+    // Outside of a request there is nothing to keep alive.
+  }
+}

@@ -1,0 +1,186 @@
+//! The driver loop: does what the core asks, and reports what came of it.
+
+use core::cell::RefCell;
+use core::ops::ControlFlow;
+use std::rc::Rc;
+
+use js_sys::{Function, Object, Promise, Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
+use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestInit, RequestRedirect};
+
+use super::host::{Host, Store, random, settled, sleep, within};
+use super::{Shared, now, to_js};
+use crate::exchange::{Action, Event, Response, StoreWrite, TokenRequest};
+use crate::failure::{Failure, FailureReason, TransportFailure};
+use crate::flight::Generation;
+
+/// How long a removal from the store may take, in milliseconds.
+const STORE_DELETE_MS: u64 = 5000;
+
+/// Flies a flight to its end.
+pub(super) fn fly(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, generation: Generation, anchor: &Function) -> Promise {
+    let (shared, host, anchor) = (shared.clone(), host.clone(), anchor.clone());
+    // The first step is taken at once, so that whoever joins knows when the next one is due.
+    let mut flow = step(&shared, &host, generation, Event::Begun(random()));
+    future_to_promise(async move {
+        loop {
+            match flow {
+                ControlFlow::Continue(action) => {
+                    let event = perform(&host, action).await;
+                    flow = step(&shared, &host, generation, event);
+                }
+                ControlFlow::Break(write) => {
+                    // Nobody waits for the write; it only keeps the request alive.
+                    if let Some(write) = write {
+                        let writing = future_to_promise(store(shared, host, write));
+                        let _ = anchor.call1(&JsValue::UNDEFINED, &writing);
+                    }
+                    return Ok(JsValue::UNDEFINED);
+                }
+            }
+        }
+    })
+}
+
+fn step(
+    shared: &Rc<RefCell<Shared>>,
+    host: &Host,
+    generation: Generation,
+    event: Event,
+) -> ControlFlow<Option<StoreWrite>, Action> {
+    let flow = shared.borrow_mut().exchanger.step(generation, now(), event);
+    report(shared, host);
+    flow
+}
+
+/// Hands the events that wait to the listener, one by one: it may call back.
+pub(super) fn report(shared: &RefCell<Shared>, host: &Host) {
+    let Some(listener) = host.on_event() else { return };
+    loop {
+        let event = shared.borrow_mut().exchanger.journal().next_event();
+        let Some(event) = event else { return };
+        // What a listener throws is its own affair.
+        let _ = listener.call1(&JsValue::UNDEFINED, &to_js(&event));
+    }
+}
+
+async fn perform(host: &Host, action: Action) -> Event {
+    match action {
+        Action::ReadStore { name, timeout_ms } => {
+            let store: Store = host.store().unchecked_into();
+            match within(timeout_ms, settled(store.get(&name))).await {
+                Some(Ok(value)) if value.is_null() || value.is_undefined() => Event::StoreRead(None),
+                // What is no text was never written by us, and opens no better than an empty one.
+                Some(Ok(value)) => Event::StoreRead(Some(value.as_string().unwrap_or_default())),
+                Some(Err(_)) | None => Event::StoreFailed,
+            }
+        }
+        Action::Post(request) => match post(host, request).await {
+            Ok(response) => Event::Responded(response),
+            Err(failure) => Event::TransportFailed(failure),
+        },
+        Action::Sleep { wait_ms } => {
+            sleep(wait_ms).await;
+            Event::Slept
+        }
+    }
+}
+
+async fn post(host: &Host, request: TokenRequest) -> Result<Response, TransportFailure> {
+    let controller = AbortController::new().map_err(network)?;
+    let response = within(request.timeout_ms, exchange(host, &request, &controller)).await;
+    if !matches!(response, Some(Ok(_))) {
+        // Nobody reads on: neither a response that came too late nor the rest of one that is too long.
+        controller.abort();
+    }
+    response.unwrap_or(Err(TransportFailure::TimedOut))
+}
+
+async fn exchange(
+    host: &Host,
+    request: &TokenRequest,
+    controller: &AbortController,
+) -> Result<Response, TransportFailure> {
+    let headers = Headers::new().map_err(network)?;
+    headers.set("content-type", "application/x-www-form-urlencoded").map_err(network)?;
+    headers.set("accept", "application/json").map_err(network)?;
+    if let Some(authorization) = &request.authorization {
+        headers.set("authorization", authorization.reveal()).map_err(network)?;
+    }
+    let init = RequestInit::new();
+    init.set_method("POST");
+    init.set_headers(&headers);
+    init.set_body(&JsValue::from_str(request.body.reveal()));
+    init.set_redirect(RequestRedirect::Manual);
+    init.set_signal(Some(&controller.signal()));
+    let response = settled(host.fetch(&request.url, &init)).await.map_err(network)?;
+    let response: web_sys::Response = response.dyn_into().map_err(network)?;
+    if response.type_() == web_sys::ResponseType::Opaqueredirect {
+        return Err(TransportFailure::Redirected);
+    }
+    Ok(Response {
+        status: response.status(),
+        retry_after: response.headers().get("retry-after").ok().flatten(),
+        body: read_body(&response, request.max_response_bytes).await?,
+    })
+}
+
+/// Reads a body chunk by chunk, and stops where it is too long.
+async fn read_body(response: &web_sys::Response, max_bytes: usize) -> Result<Vec<u8>, TransportFailure> {
+    let Some(stream) = response.body() else { return Ok(Vec::new()) };
+    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    let mut body = Vec::new();
+    loop {
+        let chunk = JsFuture::from(reader.read()).await.map_err(network)?;
+        if Reflect::get(&chunk, &"done".into()).map_err(network)?.is_truthy() {
+            return Ok(body);
+        }
+        let bytes: Uint8Array = Reflect::get(&chunk, &"value".into()).map_err(network)?.dyn_into().map_err(network)?;
+        if body.len().saturating_add(bytes.length() as usize) > max_bytes {
+            // The rest is not wanted; whether the server hears of it does not matter.
+            let _ = reader.cancel();
+            return Err(TransportFailure::TooLarge);
+        }
+        body.extend_from_slice(&bytes.to_vec());
+    }
+}
+
+async fn store(shared: Rc<RefCell<Shared>>, host: Rc<Host>, write: StoreWrite) -> Result<JsValue, JsValue> {
+    let store: Store = host.store().unchecked_into();
+    let options = Object::new();
+    Reflect::set(&options, &"expirationTtl".into(), &(write.expires_in_seconds as f64).into())?;
+    let putting = settled(store.put(&write.name, &write.value, &options));
+    if !matches!(within(write.timeout_ms, putting).await, Some(Ok(_))) {
+        shared.borrow_mut().exchanger.store_failed();
+        report(&shared, &host);
+    }
+    Ok(JsValue::UNDEFINED)
+}
+
+/// Removes the names of an evicted token from the store.
+pub(super) fn remove(
+    shared: &Rc<RefCell<Shared>>,
+    host: &Rc<Host>,
+    names: Result<Vec<String>, Failure>,
+) -> Promise {
+    let (shared, host) = (shared.clone(), host.clone());
+    future_to_promise(async move {
+        let names = names.map_err(|failure| to_js(&failure))?;
+        report(&shared, &host);
+        let store: Store = host.store().unchecked_into();
+        for name in names {
+            if !matches!(within(STORE_DELETE_MS, settled(store.delete(&name))).await, Some(Ok(_))) {
+                shared.borrow_mut().exchanger.store_failed();
+                report(&shared, &host);
+                let failure = Failure::new(FailureReason::Unavailable, "the store did not remove the evicted token");
+                return Err(to_js(&failure));
+            }
+        }
+        Ok(JsValue::UNDEFINED)
+    })
+}
+
+fn network<E>(_: E) -> TransportFailure {
+    TransportFailure::Network
+}

@@ -1,0 +1,100 @@
+//! What JavaScript gives: the operator's own objects, timers and random bytes.
+
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
+
+use js_sys::{Function, Promise, Uint8Array};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+#[wasm_bindgen]
+extern "C" {
+    /// The operator's own objects, as `pkg/host.js` hands them over.
+    pub type Host;
+
+    /// `fetch(url, init)`.
+    #[wasm_bindgen(method, catch)]
+    pub fn fetch(this: &Host, url: &str, init: &web_sys::RequestInit) -> Result<JsValue, JsValue>;
+
+    /// The store, or `undefined`.
+    #[wasm_bindgen(method, getter)]
+    pub fn store(this: &Host) -> JsValue;
+
+    /// Who listens to events.
+    #[wasm_bindgen(method, getter, js_name = onEvent)]
+    pub fn on_event(this: &Host) -> Option<Function>;
+
+    /// A Workers KV namespace, or anything with its methods.
+    pub type Store;
+
+    #[wasm_bindgen(method, catch)]
+    pub fn get(this: &Store, name: &str) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    pub fn put(this: &Store, name: &str, value: &str, options: &JsValue) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    pub fn delete(this: &Store, name: &str) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &Function, milliseconds: f64) -> JsValue;
+
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timer: &JsValue);
+
+    #[wasm_bindgen(js_namespace = crypto, js_name = getRandomValues)]
+    fn get_random_values(bytes: &Uint8Array);
+}
+
+/// 32 fresh random bytes.
+pub(super) fn random() -> [u8; 32] {
+    let array = Uint8Array::new_with_length(32);
+    get_random_values(&array);
+    let mut bytes = [0; 32];
+    array.copy_to(&mut bytes);
+    bytes
+}
+
+/// A timer of the runtime's. Dropped, it is cleared.
+struct Timer {
+    id: JsValue,
+    over: JsFuture,
+}
+
+impl Timer {
+    fn new(milliseconds: u64) -> Self {
+        let mut id = JsValue::UNDEFINED;
+        let over = Promise::new(&mut |resolve, _| id = set_timeout(&resolve, milliseconds as f64));
+        Self { id, over: JsFuture::from(over) }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        clear_timeout(&self.id);
+    }
+}
+
+/// Waits.
+pub(super) async fn sleep(milliseconds: u64) {
+    let mut timer = Timer::new(milliseconds);
+    // A timer's promise does not reject.
+    let _ = (&mut timer.over).await;
+}
+
+/// What `work` comes to, or `None` once the time is up: whatever JavaScript promised, the wait ends.
+pub(super) async fn within<T>(milliseconds: u64, work: impl Future<Output = T>) -> Option<T> {
+    let mut timer = pin!(sleep(milliseconds));
+    let mut work = pin!(work);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => timer.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// Awaits what a function of JavaScript's returned, a promise or not.
+pub(super) async fn settled(returned: Result<JsValue, JsValue>) -> Result<JsValue, JsValue> {
+    JsFuture::from(Promise::resolve(&returned?)).await
+}

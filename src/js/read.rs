@@ -1,0 +1,23 @@
+//! The options, out of JavaScript.
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::url::UrlComponents;
+
+/// Reads the options of an exchanger, which JavaScript wrote as JSON.
+pub(super) fn config(options: &str, has_store: bool) -> Result<Config, Failure> {
+    Config::read(serde_json::from_slice(options.as_bytes()).unwrap_or_default(), has_store, &parse_url)
+}
+
+/// Takes a URL apart with the very parser that `fetch` uses.
+pub(super) fn parse_url(text: &str) -> Option<UrlComponents> {
+    let url = web_sys::Url::new(text).ok()?;
+    Some(UrlComponents {
+        scheme: url.protocol().trim_end_matches(':').to_owned(),
+        has_userinfo: !url.username().is_empty() || !url.password().is_empty(),
+        host: url.hostname(),
+        path: url.pathname(),
+        has_query: !url.search().is_empty(),
+        serialisation: url.href(),
+    })
+}
