@@ -1,5 +1,5 @@
 // TokenExchanger: callers that wait, their signals, and recovery. What to do is the core's to say.
-import { InstanceLost, anchor, currentEpoch, encode, guarded, wasm } from "./instance.js";
+import { InstanceLost, anchor, currentEpoch, encode, guarded, living, wasm } from "./instance.js";
 
 /** The fields of a request by the core's numbers (`RequestField`). */
 const FIELDS = { assertion: 0, assertionType: 1, actorToken: 2, actorTokenType: 3, scopes: 4, resource: 5, audience: 6, claims: 7 };
@@ -29,10 +29,9 @@ export class ExchangeError extends Error {
 }
 
 export class TokenExchanger {
-  #options;
   #host;
-  #core;
-  #epoch;
+  /** The wasm half, made anew where the instance that it was part of has broken. */
+  #living;
   /** One bell for each flight: a promise that resolves with nothing when the outcome stands in the table. */
   #bells = new Map();
 
@@ -43,9 +42,13 @@ export class TokenExchanger {
       if (typeof value === "function" || typeof value === "symbol") throw misconfigured(name, "must be made of plain values");
       plain[name] = value;
     }
-    this.#options = asJson(plain);
-    this.#host = hostOf(options ?? {});
-    this.#rebuild();
+    const json = asJson(plain);
+    const host = hostOf(options ?? {});
+    this.#host = host;
+    this.#living = living(() => {
+      this.#bells.clear();
+      return new wasm.Core(json, host);
+    }, (failure) => new ExchangeError(failure));
   }
 
   async exchange(request, ctx) {
@@ -55,12 +58,12 @@ export class TokenExchanger {
       try {
         const core = this.#living();
         // What this call waited for is lost with the instance that it was part of.
-        if (call?.epoch !== this.#epoch) call = undefined;
+        if (call?.epoch !== currentEpoch()) call = undefined;
         const next = guarded(() => this.#next(core, request, call, wake));
         if (next === Answer) return this.#answer(core);
         if (next === Fail) throw this.#failure(core);
         if (next === Lead) this.#lead(core, ctx);
-        call = guarded(() => callOf(core, this.#epoch));
+        call = guarded(() => callOf(core));
       } catch (error) {
         if (!(error instanceof InstanceLost)) throw error;
         births += 1;
@@ -86,22 +89,6 @@ export class TokenExchanger {
   get stats() {
     const core = this.#living();
     return guarded(() => core.stats());
-  }
-
-  /** The wasm half, built anew where the instance that it was part of has broken. */
-  #living() {
-    if (this.#epoch !== currentEpoch()) this.#rebuild();
-    return this.#core;
-  }
-
-  #rebuild() {
-    this.#epoch = currentEpoch();
-    this.#bells.clear();
-    try {
-      this.#core = guarded(() => new wasm.Core(this.#options, this.#host));
-    } catch (failure) {
-      throw failure instanceof InstanceLost ? instanceLost() : new ExchangeError(failure);
-    }
   }
 
   #next(core, request, call, wake) {
@@ -149,10 +136,10 @@ export class TokenExchanger {
 }
 
 /** The call's own numbers, and how long it waits. */
-function callOf(core, epoch) {
+function callOf(core) {
   const wait = core.wait_ms();
   return {
-    epoch,
+    epoch: currentEpoch(),
     wait,
     deadline: core.deadline(),
     generation: core.generation(),

@@ -41,6 +41,28 @@ export function guarded(work) {
 /** The instance broke under a call; a new one stands ready. */
 export class InstanceLost extends Error {}
 
+/**
+ * A handle that `make` makes, and makes anew where the instance that it was part of has broken. What the core
+ * refuses is thrown as `refusal` has it.
+ */
+export function living(make, refusal) {
+  let handle;
+  let made;
+  const get = () => {
+    if (made !== currentEpoch()) {
+      try {
+        handle = guarded(make);
+      } catch (failure) {
+        throw failure instanceof InstanceLost ? failure : refusal(failure);
+      }
+      made = currentEpoch();
+    }
+    return handle;
+  };
+  get();
+  return get;
+}
+
 /** Encodes `text` where wasm reads it; returns the number of bytes. */
 export function encode(text) {
   const most = text.length * 3;

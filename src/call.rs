@@ -109,9 +109,11 @@ impl Call {
         if let Some(outcome) = flight.and_then(|flight| flight.outcome()) {
             let foreign = flight.is_some_and(|flight| flight.assertion().digest != key.assertion.digest);
             return match &outcome.result {
+                // Its own assertion has ended: another's success is not for it.
+                Ok(_) if foreign && key.assertion.is_expired(now) => self.take_over(exchanger, request, key, true, now),
                 Ok(entry) => Turn::Answer(entry.clone(), self.source(outcome.origin)),
                 Err(failure) if foreign && failure.reason.is_about_the_assertion() => {
-                    self.take_over(exchanger, request, key, now)
+                    self.take_over(exchanger, request, key, true, now)
                 }
                 Err(failure) => Turn::Fail(failure.clone()),
             };
@@ -119,19 +121,21 @@ impl Call {
         if wake == Wake::TimedOut {
             // By the wait that was asked for, and not by the clock, which may have gone back.
             if self.deadline <= self.due || self.deadline <= now {
-                return Turn::Fail(Failure::timed_out());
+                return late(exchanger, request, key, now);
             }
             if flight.is_some_and(|flight| flight.due() != self.due) {
                 return Turn::Wait(self.generation);
             }
         }
         exchanger.detach(self.generation);
-        self.take_over(exchanger, request, key, now)
+        self.take_over(exchanger, request, key, false, now)
     }
 
     /// How long to wait now, in milliseconds: until the flight's present step must have reported, and no
     /// longer than the caller's own time.
     pub fn wait_ms(&mut self, exchanger: &Exchanger, now: Timestamp) -> u64 {
+        // A clock that went back must not lengthen what the caller waits.
+        self.deadline = self.deadline.min(now.plus(exchanger.config().timeout_ms));
         self.due = exchanger.flight(self.generation).map_or(now, |flight| flight.due());
         self.due.min(self.deadline).after(now).max(1)
     }
@@ -166,10 +170,17 @@ impl Call {
         Turn::Lead(self.generation)
     }
 
-    /// Begins anew after a flight that came to nothing for this caller.
-    fn take_over(&mut self, exchanger: &mut Exchanger, request: &Request, key: RequestKey, now: Timestamp) -> Turn {
+    /// Begins anew after a flight that came to nothing for this caller. `foreign`: because of another's assertion.
+    fn take_over(
+        &mut self,
+        exchanger: &mut Exchanger,
+        request: &Request,
+        key: RequestKey,
+        foreign: bool,
+        now: Timestamp,
+    ) -> Turn {
         if self.deadline <= now {
-            return Turn::Fail(Failure::timed_out());
+            return late(exchanger, request, key, now);
         }
         if self.takeovers >= MAX_TAKEOVERS {
             let failure = Failure::new(FailureReason::Unavailable, "the exchange was interrupted too often");
@@ -177,8 +188,8 @@ impl Call {
         }
         self.takeovers = self.takeovers.saturating_add(1);
         exchanger.journal().count(EventKind::Takeover);
-        // The last time, on its own: what others' assertions or requests come to must not decide.
-        if self.takeovers == MAX_TAKEOVERS {
+        // The last time on its own: what others' assertions come to must not decide.
+        if foreign && self.takeovers == MAX_TAKEOVERS {
             return self.lead(exchanger, request, key, false, now);
         }
         self.look(exchanger, request, key, now)
@@ -191,5 +202,14 @@ impl Call {
             Origin::Store => Source::Store,
             Origin::Issuer => Source::Issuer,
         }
+    }
+}
+
+/// The caller's time is up: a token in its last minutes, or a failure.
+fn late(exchanger: &mut Exchanger, request: &Request, key: RequestKey, now: Timestamp) -> Turn {
+    let failure = Failure::timed_out();
+    match if request.from_cache { exchanger.last_resort(key, &failure, now) } else { None } {
+        Some(entry) => Turn::Answer(entry, Source::Memory),
+        None => Turn::Fail(failure),
     }
 }

@@ -231,7 +231,10 @@ pub(crate) mod tests {
                 "clientAuthentication.clientSecret must be",
             ),
             (
-                with("clientAuthentication", json!({"method": "client_secret_post", "clientSecret": "x", "secret": "hunter2"})),
+                with(
+                    "clientAuthentication",
+                    json!({"method": "client_secret_post", "clientSecret": "x", "secret": "hunter2"}),
+                ),
                 "clientAuthentication.secret is not a known option",
             ),
             (with("grant", json!("device")), "grant must be \"on-behalf-of\""),

@@ -3,6 +3,7 @@
 //! The host asks [`Exchange::step`] what to do, does it, and reports what came of it. No step is taken
 //! twice, and each ends: every action names its time-out.
 
+use core::fmt;
 use core::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -91,8 +92,7 @@ pub struct TokenRequest {
     pub max_response_bytes: usize,
 }
 
-/// The response to a token request.
-#[derive(Debug)]
+/// The response to a token request. Its `Debug` is without the body, which may be a token.
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
@@ -102,6 +102,12 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
+impl fmt::Debug for Response {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
 /// How an exchange ended.
 #[derive(Debug)]
 pub struct Settled {
@@ -109,6 +115,8 @@ pub struct Settled {
     pub outcome: Result<Entry, Failure>,
     /// Whether the entry came from the store.
     pub from_store: bool,
+    /// An entry in its last minutes that the store had.
+    pub last_minutes: Option<Entry>,
     /// What to write into the store, in the background.
     pub write: Option<StoreWrite>,
 }
@@ -135,6 +143,7 @@ pub struct Exchange {
     deadline: Timestamp,
     attempts: u64,
     random: [u8; 32],
+    last_minutes: Option<Entry>,
     state: State,
 }
 
@@ -155,23 +164,31 @@ impl Exchange {
         assertion: AssertionFacts,
         deadline: Timestamp,
     ) -> Self {
-        Self { config, request, digest, assertion, deadline, attempts: 0, random: [0; 32], state: State::Made }
+        let (attempts, random, last_minutes, state) = (0, [0; 32], None, State::Made);
+        Self { config, request, digest, assertion, deadline, attempts, random, last_minutes, state }
     }
 
     /// Takes what the host reports, and says what to do next or how it ended.
     pub fn step(&mut self, now: Timestamp, event: Event, journal: &mut Journal) -> ControlFlow<Settled, Action> {
+        // A clock that went back must not lengthen what is left.
+        self.deadline = self.deadline.min(now.plus(self.config.timeout_ms));
         match (core::mem::replace(&mut self.state, State::Ended), event) {
             (State::Made, Event::Begun(random)) => {
                 self.random = random;
                 if self.request.from_cache { self.read_store(0, now, journal) } else { self.post(now, journal) }
             }
             (State::ReadingStore { secret }, Event::StoreRead(Some(text))) => match self.open(secret, &text) {
+                // Nothing is served past the presented assertion's own end.
+                Some(_) if self.assertion.is_expired(now) => self.post(now, journal),
                 Some(entry) if entry.serve_until() > now => {
                     journal.count(EventKind::StoreHit);
-                    end(Ok(entry), true, None)
+                    self.end(Ok(entry), true, None)
                 }
                 // In its last minutes or past them: a new one is due.
-                Some(_) => self.post(now, journal),
+                Some(entry) => {
+                    self.last_minutes = Some(entry);
+                    self.post(now, journal)
+                }
                 None => {
                     journal.count(EventKind::SealFailure);
                     self.read_store(secret.saturating_add(1), now, journal)
@@ -243,14 +260,21 @@ impl Exchange {
             })
         } else {
             let retry_after = response.retry_after.as_deref();
-            Err(failure::classify(self.config.grant, response.status, retry_after, &response.body, now))
+            Err(failure::classify(
+                self.config.grant,
+                &self.request.assertion,
+                response.status,
+                retry_after,
+                &response.body,
+                now,
+            ))
         };
         match token {
             Ok(token) => {
                 journal.record(ExchangeEvent { attempt: Some(self.attempts), ..ExchangeEvent::of(EventKind::Token) });
                 let entry = Entry::new(token, sent_at, self.assertion.expires_at, self.config.max_lifetime_ms);
                 let write = self.store_write(&entry, now);
-                end(Ok(entry), false, write)
+                self.end(Ok(entry), false, write)
             }
             Err(failure) => self.failed(failure, now, journal),
         }
@@ -272,12 +296,21 @@ impl Exchange {
         }
     }
 
-    fn end_in_failure(&self, failure: Failure, journal: &mut Journal) -> ControlFlow<Settled, Action> {
+    fn end_in_failure(&mut self, failure: Failure, journal: &mut Journal) -> ControlFlow<Settled, Action> {
         journal.record(ExchangeEvent {
             attempt: Some(self.attempts),
             ..ExchangeEvent::of_failure(EventKind::Failure, &failure)
         });
-        end(Err(failure), false, None)
+        self.end(Err(failure), false, None)
+    }
+
+    fn end(
+        &mut self,
+        outcome: Result<Entry, Failure>,
+        from_store: bool,
+        write: Option<StoreWrite>,
+    ) -> ControlFlow<Settled, Action> {
+        ControlFlow::Break(Settled { outcome, from_store, last_minutes: self.last_minutes.take(), write })
     }
 
     fn open(&self, secret: usize, text: &str) -> Option<Entry> {
@@ -314,8 +347,4 @@ impl Exchange {
         bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         bytes
     }
-}
-
-fn end(outcome: Result<Entry, Failure>, from_store: bool, write: Option<StoreWrite>) -> ControlFlow<Settled, Action> {
-    ControlFlow::Break(Settled { outcome, from_store, write })
 }

@@ -69,7 +69,12 @@ impl Exchanger {
 
     /// Drives a flight: takes what the host did, says what to do next. It ends with the outcome standing in
     /// the table, and maybe something to write into the store.
-    pub fn step(&mut self, generation: Generation, now: Timestamp, event: Event) -> ControlFlow<Option<StoreWrite>, Action> {
+    pub fn step(
+        &mut self,
+        generation: Generation,
+        now: Timestamp,
+        event: Event,
+    ) -> ControlFlow<Option<StoreWrite>, Action> {
         match self.flights.step(generation, now, event, &mut self.journal) {
             None => ControlFlow::Break(None),
             Some(ControlFlow::Continue(action)) => ControlFlow::Continue(action),
@@ -142,21 +147,24 @@ impl Exchanger {
         self.flights.begin(exchange, key.digest, key.assertion, shared, now, timeout_ms)
     }
 
-    fn settle(&mut self, generation: Generation, settled: Settled, now: Timestamp) -> Option<StoreWrite> {
+    fn settle(&mut self, generation: Generation, mut settled: Settled, now: Timestamp) -> Option<StoreWrite> {
         let flight = self.flights.get(generation)?;
         let key = RequestKey { digest: flight.digest(), assertion: flight.assertion() };
         let shared = flight.is_shared();
+        if let Some(entry) = settled.last_minutes {
+            self.remember(key, entry, now);
+        }
         let outcome = match settled.outcome {
             Ok(entry) => {
-                self.memory.insert(key.digest, entry.clone(), now);
+                // What was minted later stands, however late this one comes.
+                if !self.remember(key, entry.clone(), now) {
+                    settled.write = None;
+                }
                 let origin = if settled.from_store { Origin::Store } else { Origin::Issuer };
                 Outcome { result: Ok(entry), origin }
             }
-            Err(failure) => match self.last_resort(key, &failure, now).filter(|_| shared) {
-                Some(entry) => {
-                    self.journal.record(ExchangeEvent::of_failure(EventKind::LastResort, &failure));
-                    Outcome { result: Ok(entry), origin: Origin::Memory }
-                }
+            Err(failure) => match if shared { self.last_resort(key, &failure, now) } else { None } {
+                Some(entry) => Outcome { result: Ok(entry), origin: Origin::Memory },
                 None => Outcome { result: Err(failure), origin: Origin::Issuer },
             },
         };
@@ -164,12 +172,23 @@ impl Exchanger {
         settled.write
     }
 
+    /// Puts an entry into memory, unless a newer one is there.
+    fn remember(&mut self, key: RequestKey, entry: Entry, now: Timestamp) -> bool {
+        if self.memory.get(key.digest, now).is_some_and(|known| known.minted_at > entry.minted_at) {
+            return false;
+        }
+        self.memory.insert(key.digest, entry, now);
+        true
+    }
+
     /// The token in its last minutes, where its renewal failed because the identity provider is away.
-    fn last_resort(&mut self, key: RequestKey, failure: &Failure, now: Timestamp) -> Option<Entry> {
+    pub(crate) fn last_resort(&mut self, key: RequestKey, failure: &Failure, now: Timestamp) -> Option<Entry> {
         let away = matches!(failure.reason, FailureReason::Unavailable | FailureReason::Throttled);
         if !away || key.assertion.is_expired(now) {
             return None;
         }
-        self.memory.get(key.digest, now).cloned()
+        let entry = self.memory.get(key.digest, now).cloned()?;
+        self.journal.record(ExchangeEvent::of_failure(EventKind::LastResort, failure));
+        Some(entry)
     }
 }

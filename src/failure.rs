@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::grant::Grant;
 use crate::json;
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// The longest wait that a `Retry-After` is believed for, in seconds.
@@ -44,6 +45,21 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
+    /// All reasons.
+    const ALL: [Self; 11] = [
+        Self::InvalidRequest,
+        Self::AssertionRejected,
+        Self::InteractionRequired,
+        Self::ConsentRequired,
+        Self::Blocked,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Misconfigured,
+        Self::InvalidResponse,
+        Self::NotTrusted,
+        Self::Cancelled,
+    ];
+
     /// The name of the contract, for example `assertion_rejected`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,6 +75,11 @@ impl FailureReason {
             Self::NotTrusted => "not_trusted",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// The reason of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
     /// Whether it speaks of the presented assertion, so that another assertion of the same user may fare better.
@@ -210,12 +231,21 @@ impl From<TransportFailure> for Failure {
 
 /// Classifies a response that is not 2xx. First match wins: the HTTP status, the throttling codes, claims,
 /// the suberror, the known codes, `error`. Never the text.
-pub fn classify(grant: Grant, status: u16, retry_after: Option<&str>, body: &[u8], now: Timestamp) -> Failure {
+///
+/// A member in which `assertion` itself comes back is dropped.
+pub fn classify(
+    grant: Grant,
+    assertion: &Secret,
+    status: u16,
+    retry_after: Option<&str>,
+    body: &[u8],
+    now: Timestamp,
+) -> Failure {
     let response = json::object(body);
     let is_json = response.is_some();
     // RFC 6749 section 5.2, Entra's, RFC 9470's. Each member may be of any type.
     let response = response.unwrap_or_default();
-    let member = |name| json::text(&response, name);
+    let member = |name| json::text(&response, name).filter(|text| !text.contains(assertion.reveal()));
     let error = member("error").and_then(error_name);
     let suberror = member("suberror").and_then(error_name);
     let error_codes: Vec<u32> = response.get("error_codes").and_then(Value::as_array).map_or_else(Vec::new, |codes| {
@@ -306,8 +336,13 @@ fn by_error(grant: Grant, error: &str) -> Option<Verdict> {
         "access_denied" => FailureReason::Blocked,
         "invalid_grant" => FailureReason::AssertionRejected,
         "invalid_request" | "invalid_token" if grant.blames_the_subject_token() => FailureReason::AssertionRejected,
-        "invalid_request" | "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope"
-        | "invalid_target" | "invalid_resource" => FailureReason::Misconfigured,
+        "invalid_request"
+        | "invalid_client"
+        | "unauthorized_client"
+        | "unsupported_grant_type"
+        | "invalid_scope"
+        | "invalid_target"
+        | "invalid_resource" => FailureReason::Misconfigured,
         _ => return None,
     };
     Some(Verdict::of(reason))

@@ -88,7 +88,10 @@ impl Fields {
         // JavaScript's numbers arrive as floats.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
         let number = value.as_u64().or_else(|| {
-            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..1e15).contains(number)).map(|number| number as u64)
+            value
+                .as_f64()
+                .filter(|number| number.fract() == 0.0 && (0.0..1e15).contains(number))
+                .map(|number| number as u64)
         });
         match number.filter(|number| (least..=most).contains(number)) {
             Some(number) => Ok(Some(number)),

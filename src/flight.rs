@@ -19,7 +19,9 @@ const GRACE_MS: u64 = 100;
 /// How long an outcome stays for those who were told of it, in milliseconds.
 const OUTCOME_MS: u64 = 5000;
 /// A clock that went back by more than this, in milliseconds, makes every flight an old one.
-const CLOCK_TOLERANCE_MS: u64 = 60_000;
+const CLOCK_TOLERANCE_MS: u64 = 1000;
+/// No flight stays longer than this, in milliseconds: the longest time-out and the outcome's.
+const LONGEST_STAY_MS: u64 = 31_000;
 
 /// Which flight. Numbers rise, and are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +97,9 @@ impl Flight {
     }
 
     fn is_old(&self, now: Timestamp) -> bool {
-        self.leaves_at <= now || now.plus(CLOCK_TOLERANCE_MS) < self.begun_at
+        self.leaves_at <= now
+            || now.plus(CLOCK_TOLERANCE_MS) < self.begun_at
+            || now.plus(LONGEST_STAY_MS) < self.leaves_at
     }
 }
 
@@ -141,7 +145,12 @@ impl FlightTable {
     /// The flight that others may join for this key.
     pub(crate) fn joinable(&mut self, digest: Digest, now: Timestamp) -> Option<Generation> {
         self.sweep(now);
-        self.joinable.get(&digest).copied()
+        let generation = *self.joinable.get(&digest)?;
+        if self.get(generation).is_none_or(|flight| flight.is_old(now)) {
+            self.joinable.remove(&digest);
+            return None;
+        }
+        Some(generation)
     }
 
     /// The flight of this generation, flying or landed lately.

@@ -26,14 +26,7 @@ impl Retry {
     ///
     /// A `Retry-After` is obeyed where it fits the deadline, and ends the exchange where it does not.
     /// `random` makes the jitter: up to half of the delay is added.
-    pub fn wait(
-        self,
-        made: u64,
-        failure: &Failure,
-        now: Timestamp,
-        deadline: Timestamp,
-        random: u64,
-    ) -> Option<u64> {
+    pub fn wait(self, made: u64, failure: &Failure, now: Timestamp, deadline: Timestamp, random: u64) -> Option<u64> {
         if !failure.worth_an_attempt || made >= self.attempts {
             return None;
         }

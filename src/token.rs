@@ -111,9 +111,13 @@ mod tests {
 
     #[test]
     fn a_complete_response_becomes_a_token() {
-        let body = json!({"access_token": "t", "token_type": "bearer", "expires_in": 60, "scope": "a", "refresh_token": "r"});
+        let body =
+            json!({"access_token": "t", "token_type": "bearer", "expires_in": 60, "scope": "a", "refresh_token": "r"});
         let token = read(&body.to_string()).unwrap();
-        assert_eq!((token.access_token.reveal(), token.token_type.as_str(), token.scope.as_str()), ("t", "Bearer", "a"));
+        assert_eq!(
+            (token.access_token.reveal(), token.token_type.as_str(), token.scope.as_str()),
+            ("t", "Bearer", "a")
+        );
         assert_eq!(token.expires_at, Timestamp::from_secs(1060));
     }
 
@@ -130,7 +134,9 @@ mod tests {
         assert_eq!(lifetime("null"), Some(3_600_000));
         assert_eq!(lifetime("1e18"), Some(365 * 24 * 3_600_000));
         assert_eq!(lifetime("1e308"), Some(365 * 24 * 3_600_000));
-        for wrong in ["0", "-1", "\"-1\"", "\"abc\"", "\"\"", "\"NaN\"", "\"inf\"", "\"1e3\"", "true", "[]", "{}", "NaN", "1e999"] {
+        for wrong in [
+            "0", "-1", "\"-1\"", "\"abc\"", "\"\"", "\"NaN\"", "\"inf\"", "\"1e3\"", "true", "[]", "{}", "NaN", "1e999",
+        ] {
             assert_eq!(lifetime(wrong), None, "{wrong}");
         }
     }

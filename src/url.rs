@@ -44,6 +44,9 @@ impl Url {
         if text.contains('#') {
             return Err("must not have a fragment");
         }
+        if text.contains(":///") {
+            return Err("must name a host");
+        }
         let components = parse(text).ok_or("must be an absolute URL")?;
         if components.has_userinfo {
             return Err("must not carry a user name or password");
@@ -73,10 +76,8 @@ impl Url {
     pub fn origin(&self) -> &str {
         let text = self.as_str();
         let start = text.find("://").map_or(0, |at| at.saturating_add(3));
-        let end = text
-            .get(start..)
-            .and_then(|rest| rest.find(['/', '?']))
-            .map_or(text.len(), |at| start.saturating_add(at));
+        let end =
+            text.get(start..).and_then(|rest| rest.find(['/', '?'])).map_or(text.len(), |at| start.saturating_add(at));
         text.get(..end).unwrap_or(text)
     }
 }
@@ -133,6 +134,7 @@ pub(crate) mod tests {
             " https://login.example/token",
             "https://login.ex\u{e4}mple/token",
             "https://",
+            "https:///token",
         ] {
             assert!(Url::new(bad, &parse).is_err(), "{bad:?}");
         }

@@ -160,9 +160,10 @@ mod tests {
 
     fn subject() -> impl Strategy<Value = Option<VerifiedSubject>> {
         let text = "[ab]{1,2}";
-        prop::option::of((text, prop::option::of(text), text, prop::option::of(text)).prop_map(
-            |(issuer, tenant, id, context)| VerifiedSubject { issuer, tenant, id, context },
-        ))
+        prop::option::of(
+            (text, prop::option::of(text), text, prop::option::of(text))
+                .prop_map(|(issuer, tenant, id, context)| VerifiedSubject { issuer, tenant, id, context }),
+        )
     }
 
     prop_compose! {

@@ -16,6 +16,7 @@ pub(super) fn check(request: &Request) -> Result<(), Failure> {
         ("resource", !request.resource.is_empty()),
         ("audience", !request.audience.is_empty()),
         ("actorToken", request.actor_token.is_some()),
+        ("actorTokenType", request.actor_token_type.is_some()),
         ("assertionType", request.assertion_type.is_some()),
     ];
     match unsupported.into_iter().find(|(_, given)| *given) {

@@ -159,11 +159,7 @@ async fn store(shared: Rc<RefCell<Shared>>, host: Rc<Host>, write: StoreWrite) -
 }
 
 /// Removes the names of an evicted token from the store.
-pub(super) fn remove(
-    shared: &Rc<RefCell<Shared>>,
-    host: &Rc<Host>,
-    names: Result<Vec<String>, Failure>,
-) -> Promise {
+pub(super) fn remove(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, names: Result<Vec<String>, Failure>) -> Promise {
     let (shared, host) = (shared.clone(), host.clone());
     future_to_promise(async move {
         let names = names.map_err(|failure| to_js(&failure))?;

@@ -5,6 +5,7 @@
 //! again, and its answer is read by getters: no object is made on the way of a hit.
 
 mod drive;
+mod gateway;
 mod host;
 mod read;
 

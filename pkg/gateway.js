@@ -1,0 +1,143 @@
+// The gateway: carries out what `src/gateway` decides. One way: route, verify, exchange, forward, answer.
+import { createLocalJWKSet, decodeProtectedHeader, errors, jwtVerify } from "jose";
+import { ExchangeError, TokenExchanger } from "./host.js";
+import { guarded, living, wasm } from "./instance.js";
+import { IssuerKeys, KeysUnavailable } from "./keys.js";
+
+/** Clocks of issuers and edges differ by this much, in seconds. */
+const CLOCK_TOLERANCE_SECONDS = 30;
+
+/**
+ * A gateway in front of MCP servers: `fetch(request, ctx)` verifies the user's token, exchanges it and forwards
+ * the request with the exchanged one. `config.exchanger` are the options of its TokenExchanger.
+ */
+export function createGateway(config) {
+  const { exchanger: exchangerOptions, fetch: send, ...plain } = config ?? {};
+  const text = JSON.stringify(plain);
+  const core = living(() => new wasm.GatewayCore(text), (failure) => new ExchangeError(failure));
+  const exchanger = new TokenExchanger(exchangerOptions);
+  const servers = new Map(guarded(() => core().servers()).map((server) => [server.name, server]));
+  const fetch = (url, init) => (send ?? globalThis.fetch)(url, init);
+  const keys = new IssuerKeys(fetch, core);
+  return {
+    exchanger,
+    fetch: async (request, ctx) => {
+      const url = new URL(request.url);
+      const route = guarded(() => core().route(request.method, url.pathname, url.search.slice(1)));
+      if (typeof route !== "string") return respond(route);
+      const server = servers.get(route);
+      const assertion = core().bearer(server.name, request.headers.get("authorization") ?? undefined);
+      if (typeof assertion !== "string") return respond(assertion);
+      const refusal = await verify(core, keys, server, assertion);
+      if (refusal) return respond(refusal);
+      let token;
+      try {
+        token = await exchanger.exchange(exchangeRequest(server, assertion, request), ctx);
+      } catch (error) {
+        if (!(error instanceof ExchangeError)) throw error;
+        return respond(core().failed(server.name, error.reason, error.claims, error.acrValues, error.maxAge, error.retryAfter));
+      }
+      return forward(core, fetch, server, request, token);
+    },
+  };
+}
+
+function exchangeRequest(server, assertion, request) {
+  const exchange = { assertion, scopes: server.scopes, signal: request.signal };
+  if (server.resource.length > 0) exchange.resource = server.resource;
+  if (server.exchangeAudience.length > 0) exchange.audience = server.exchangeAudience;
+  return exchange;
+}
+
+/** The answer to a token that the server does not take, or nothing. */
+async function verify(core, keys, server, assertion) {
+  const options = {
+    issuer: server.issuer,
+    audience: server.audience,
+    algorithms: server.algorithms,
+    requiredClaims: ["exp"],
+    clockTolerance: CLOCK_TOLERANCE_SECONDS,
+  };
+  let verified;
+  try {
+    verified = await verifySignature(keys, server, assertion, options);
+  } catch (error) {
+    if (error instanceof KeysUnavailable) return core().keys_unavailable();
+    return core().invalid_token(server.name);
+  }
+  const { protectedHeader, payload } = verified;
+  return core().judge(server.name, JSON.stringify(protectedHeader), JSON.stringify(payload));
+}
+
+async function verifySignature(keys, server, assertion, options) {
+  // Whether the token can be one at all is known without keys.
+  const { alg } = decodeProtectedHeader(assertion);
+  if (!options.algorithms.includes(alg)) throw new errors.JOSEAlgNotAllowed("the algorithm is not allowed");
+  const set = await keys.get(server);
+  try {
+    return await verifyWith(set, assertion, options);
+  } catch (error) {
+    if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+    // The issuer may have begun to sign with a new key.
+    const renewed = await keys.renew(server, set);
+    if (renewed === undefined) throw error;
+    return verifyWith(renewed, assertion, options);
+  }
+}
+
+async function verifyWith(set, assertion, options) {
+  try {
+    return await jwtVerify(assertion, createLocalJWKSet(set), options);
+  } catch (error) {
+    if (error?.code !== "ERR_JWKS_MULTIPLE_MATCHING_KEYS") throw error;
+    // Without a `kid` each fitting key is tried.
+    for await (const key of error) {
+      try {
+        return await jwtVerify(assertion, key, options);
+      } catch (inner) {
+        if (inner?.code !== "ERR_JWS_SIGNATURE_VERIFICATION_FAILED") throw inner;
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed();
+  }
+}
+
+async function forward(core, fetch, server, request, token) {
+  const headers = new Headers();
+  for (const [name, value] of request.headers) if (core().passes_upstream(name)) headers.set(name, value);
+  headers.set("authorization", `${token.tokenType} ${token.accessToken}`);
+  let upstream;
+  try {
+    upstream = await fetch(server.url, {
+      method: request.method,
+      headers,
+      body: request.body,
+      // What Node asks for where a body is a stream.
+      duplex: "half",
+      redirect: "manual",
+      signal: request.signal,
+    });
+  } catch {
+    return respond(core().upstream_unreachable(), token.source);
+  }
+  const refused = core().refused_upstream(upstream.status);
+  if (refused) {
+    // Nobody reads its body, and an unread one keeps the connection.
+    await upstream.body?.cancel().catch(() => undefined);
+    return respond(refused, token.source);
+  }
+  const passed = new Headers({ "cache-control": "no-store", "server-timing": timing(token.source) });
+  for (const [name, value] of upstream.headers) if (core().passes_downstream(name)) passed.set(name, value);
+  return new Response(upstream.body, { status: upstream.status, headers: passed });
+}
+
+/** An answer of the core's own. */
+function respond({ status, headers, body }, source) {
+  const response = new Response(body === "" ? null : body, { status, headers });
+  if (source) response.headers.set("server-timing", timing(source));
+  return response;
+}
+
+function timing(source) {
+  return `obo;desc="${source}"`;
+}

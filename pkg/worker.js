@@ -1,0 +1,42 @@
+// The Worker that deploys as it is: the gateway, configured by bindings.
+import { createGateway } from "./gateway.js";
+
+let gateway;
+
+/**
+ * Bindings: OBO_CONFIG (the configuration, JSON), OBO_CLIENT_SECRET and OBO_STORE_SECRETS (secrets; several store
+ * secrets are separated by commas, newest first), OBO_STORE (Workers KV, optional), OBO_LOG ("events" logs each
+ * exchange event as a line of JSON).
+ */
+export default {
+  async fetch(request, env, ctx) {
+    try {
+      gateway ??= createGateway(configOf(env));
+    } catch (error) {
+      // The message names the option and never its value.
+      console.error(`obo-edge: ${error.message}`);
+      return Response.json({ error: "server_error" }, { status: 500, headers: { "cache-control": "no-store" } });
+    }
+    return gateway.fetch(request, ctx);
+  },
+};
+
+function configOf(env) {
+  const config = typeof env.OBO_CONFIG === "string" ? parse(env.OBO_CONFIG) : (env.OBO_CONFIG ?? {});
+  const exchanger = { ...config.exchanger };
+  if (env.OBO_CLIENT_SECRET !== undefined) {
+    exchanger.clientAuthentication = { ...exchanger.clientAuthentication, clientSecret: env.OBO_CLIENT_SECRET };
+  }
+  if (env.OBO_STORE) exchanger.store = env.OBO_STORE;
+  if (env.OBO_STORE_SECRETS) exchanger.storeSecrets = env.OBO_STORE_SECRETS.split(",");
+  if (env.OBO_LOG === "events") exchanger.onEvent = (event) => console.log(JSON.stringify({ event }));
+  return { ...config, exchanger };
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("OBO_CONFIG must be JSON");
+  }
+}

@@ -1,0 +1,98 @@
+//! Which of the gateway's places a request is for.
+
+use super::answer::Answer;
+use super::config::GatewayConfig;
+use super::metadata;
+
+/// Where protected resource metadata is (RFC 9728 section 3.1).
+pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// A place of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The server of this name.
+    Server(String),
+    /// An answer that needs nothing else.
+    Answer(Answer),
+}
+
+/// Finds the place for a method, a path and a query (without its question mark).
+pub fn route(config: &GatewayConfig, method: &str, path: &str, query: &str) -> Route {
+    if let Some(name) = path.strip_prefix(METADATA_PATH).and_then(|rest| server_of(config, rest)) {
+        return Route::Answer(match method {
+            "GET" => metadata::answer(config, &name),
+            "OPTIONS" => metadata::preflight(),
+            _ => Answer::method_not_allowed("GET, OPTIONS"),
+        });
+    }
+    let Some(name) = server_of(config, path) else { return Route::Answer(Answer::not_found()) };
+    // A token in a URL ends up in logs (RFC 9700 section 4.3.2); MCP forbids it.
+    if query.split('&').any(|pair| pair.split('=').next() == Some("access_token")) {
+        return Route::Answer(Answer::token_in_query());
+    }
+    match method {
+        "GET" | "POST" | "DELETE" => Route::Server(name),
+        _ => Route::Answer(Answer::method_not_allowed("GET, POST, DELETE")),
+    }
+}
+
+fn server_of(config: &GatewayConfig, path: &str) -> Option<String> {
+    let name = path.strip_prefix("/mcp/")?;
+    config.server(name).map(|_| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Route, route};
+    use crate::gateway::config::tests::{config, read};
+
+    fn status(method: &str, path: &str, query: &str) -> Option<u16> {
+        match route(&read(config()), method, path, query) {
+            Route::Server(name) => {
+                assert_eq!(name, "files");
+                None
+            }
+            Route::Answer(answer) => Some(answer.status),
+        }
+    }
+
+    #[test]
+    fn only_configured_servers_are_reached_and_only_by_their_exact_path() {
+        for method in ["GET", "POST", "DELETE"] {
+            assert_eq!(status(method, "/mcp/files", ""), None);
+        }
+        for path in [
+            "/",
+            "/mcp",
+            "/mcp/",
+            "/mcp/other",
+            "/mcp/files/",
+            "/mcp/files/x",
+            "/MCP/files",
+            "//mcp/files",
+            "/mcp/%66iles",
+            "/mcp/../mcp/files",
+            "/mcp/files;x",
+            "/x/mcp/files",
+        ] {
+            assert_eq!(status("POST", path, ""), Some(404), "{path}");
+        }
+        assert_eq!(status("PUT", "/mcp/files", ""), Some(405));
+        assert_eq!(status("OPTIONS", "/mcp/files", ""), Some(405));
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_refused() {
+        assert_eq!(status("POST", "/mcp/files", "access_token=x"), Some(400));
+        assert_eq!(status("POST", "/mcp/files", "a=1&access_token=x"), Some(400));
+        assert_eq!(status("POST", "/mcp/files", "a=access_token"), None);
+    }
+
+    #[test]
+    fn metadata_stands_under_the_well_known_path_of_each_server() {
+        assert_eq!(status("GET", "/.well-known/oauth-protected-resource/mcp/files", ""), Some(200));
+        assert_eq!(status("GET", "/.well-known/oauth-protected-resource/mcp/other", ""), Some(404));
+        assert_eq!(status("GET", "/.well-known/oauth-protected-resource", ""), Some(404));
+        assert_eq!(status("POST", "/.well-known/oauth-protected-resource/mcp/files", ""), Some(405));
+    }
+}

@@ -1,0 +1,164 @@
+//! The gateway's decisions, for `pkg/gateway.js`.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use wasm_bindgen::prelude::*;
+
+use super::{read, to_js};
+use crate::failure::{Failure, FailureReason};
+use crate::gateway::answer::{self, Answer};
+use crate::gateway::config::GatewayConfig;
+use crate::gateway::route::{self, Route};
+use crate::gateway::{headers, metadata, token};
+
+/// A configured gateway.
+#[wasm_bindgen]
+pub struct GatewayCore(GatewayConfig);
+
+/// An answer as JavaScript sends it.
+#[derive(Serialize)]
+struct JsAnswer<'a> {
+    status: u16,
+    headers: &'a [(&'static str, String)],
+    body: &'a str,
+}
+
+/// What `pkg/gateway.js` has to know of a server to carry out what is decided here.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsServer<'a> {
+    name: &'a str,
+    url: &'a str,
+    issuer: &'a str,
+    jwks_uri: Option<&'a str>,
+    audience: &'a [String],
+    algorithms: &'a [&'static str],
+    scopes: &'a [String],
+    resource: &'a [String],
+    exchange_audience: &'a [String],
+}
+
+#[wasm_bindgen]
+impl GatewayCore {
+    /// A gateway with this configuration, JSON.
+    ///
+    /// # Errors
+    /// A failure that names what is missing, wrong or unknown.
+    #[wasm_bindgen(constructor)]
+    pub fn new(config: &str) -> Result<GatewayCore, JsValue> {
+        let config = serde_json::from_slice(config.as_bytes()).unwrap_or_default();
+        GatewayConfig::read(config, &read::parse_url).map(Self).map_err(|failure: Failure| to_js(&failure))
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> JsValue {
+        let servers: Vec<JsServer<'_>> = self
+            .0
+            .servers()
+            .map(|(name, server)| JsServer {
+                name,
+                url: server.url.as_str(),
+                issuer: &server.inbound.issuer,
+                jwks_uri: server.inbound.jwks_uri.as_ref().map(|url| url.as_str()),
+                audience: &server.inbound.audience,
+                algorithms: &token::ALGORITHMS,
+                scopes: &server.obo.scopes,
+                resource: &server.obo.resource,
+                exchange_audience: &server.obo.audience,
+            })
+            .collect();
+        to_js(&servers)
+    }
+
+    /// The name of the server that a request is for, or an answer.
+    pub fn route(&self, method: &str, path: &str, query: &str) -> JsValue {
+        match route::route(&self.0, method, path, query) {
+            Route::Server(name) => name.into(),
+            Route::Answer(answer) => to_js_answer(&answer),
+        }
+    }
+
+    /// The token of an `Authorization` header, or an answer.
+    pub fn bearer(&self, name: &str, authorization: Option<String>) -> JsValue {
+        match token::bearer(&self.0, name, authorization.as_deref()) {
+            Ok(token) => token.into(),
+            Err(answer) => to_js_answer(&answer),
+        }
+    }
+
+    /// An answer where a verified token, its header and claims as JSON, is none that the server takes.
+    pub fn judge(&self, name: &str, header: &str, claims: &str) -> JsValue {
+        let verdict = token::judge(&self.0, name, &object(header), &object(claims));
+        verdict.err().map_or(JsValue::UNDEFINED, |answer| to_js_answer(&answer))
+    }
+
+    /// The answer to a token that does not verify.
+    pub fn invalid_token(&self, name: &str) -> JsValue {
+        self.failed(name, FailureReason::AssertionRejected.as_str(), None, None, None, None)
+    }
+
+    /// The answer where keys cannot be fetched.
+    pub fn keys_unavailable(&self) -> JsValue {
+        to_js_answer(&Answer::keys_unavailable())
+    }
+
+    /// The answer to a failed exchange, from the fields of its error.
+    pub fn failed(
+        &self,
+        name: &str,
+        reason: &str,
+        claims: Option<String>,
+        acr_values: Option<String>,
+        max_age: Option<f64>,
+        retry_after: Option<f64>,
+    ) -> JsValue {
+        let reason = FailureReason::from_name(reason).unwrap_or(FailureReason::Misconfigured);
+        to_js_answer(&answer::failed_exchange(
+            &self.0,
+            name,
+            reason,
+            claims.as_deref(),
+            acr_values.as_deref(),
+            max_age.map(|seconds| seconds as u64),
+            retry_after.map(|seconds| seconds as u64),
+        ))
+    }
+
+    /// Whether a request header goes to the server.
+    pub fn passes_upstream(&self, name: &str) -> bool {
+        headers::passes_upstream(name)
+    }
+
+    /// Whether a response header goes to the client.
+    pub fn passes_downstream(&self, name: &str) -> bool {
+        headers::passes_downstream(name)
+    }
+
+    /// An answer in the place of a server's whose status does not pass.
+    pub fn refused_upstream(&self, status: u16) -> JsValue {
+        answer::refused_upstream(status).map_or(JsValue::UNDEFINED, |answer| to_js_answer(&answer))
+    }
+
+    /// The answer where the server could not be reached.
+    pub fn upstream_unreachable(&self) -> JsValue {
+        to_js_answer(&Answer::upstream_unreachable())
+    }
+
+    /// Where an issuer's metadata may be.
+    pub fn issuer_metadata_urls(&self, issuer: &str) -> Vec<String> {
+        metadata::issuer_metadata_urls(issuer, &read::parse_url)
+    }
+
+    /// The `jwks_uri` of an issuer's metadata that names it.
+    pub fn jwks_uri(&self, issuer: &str, document: &str) -> Option<String> {
+        metadata::jwks_uri(issuer, document, &read::parse_url)
+    }
+}
+
+fn object(text: &str) -> Map<String, Value> {
+    crate::json::object(text.as_bytes()).unwrap_or_default()
+}
+
+fn to_js_answer(answer: &Answer) -> JsValue {
+    to_js(&JsAnswer { status: answer.status, headers: &answer.headers, body: &answer.body })
+}
