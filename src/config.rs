@@ -34,7 +34,7 @@ impl StoreSecret {
     /// Reads at least [`MIN_STORE_SECRET_BYTES`] in base64 or base64url, padded or not.
     pub fn from_base64(text: &str) -> Option<Self> {
         let text: String = text
-            .trim()
+            .trim_ascii()
             .trim_end_matches('=')
             .chars()
             .map(|character| match character {
@@ -192,7 +192,7 @@ pub(crate) mod tests {
         let field = failure.field.clone().unwrap();
         assert!(failure.message.starts_with(&field), "{} does not begin with {field}", failure.message);
         assert!(!failure.message.contains("hunter2"));
-        failure.message
+        failure.message.clone()
     }
 
     #[test]

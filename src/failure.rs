@@ -2,6 +2,7 @@
 //! one from the other.
 
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -88,11 +89,30 @@ impl FailureReason {
     }
 }
 
-/// An exchange that gave no token. Holds nothing secret: no token, no secret, no `error_description`.
+/// An exchange that gave no token. Boxed, for it is the rare half of every result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Failure(Box<FailureDetails>);
+
+impl Deref for Failure {
+    type Target = FailureDetails;
+
+    fn deref(&self) -> &FailureDetails {
+        &self.0
+    }
+}
+
+impl DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut FailureDetails {
+        &mut self.0
+    }
+}
+
+/// What is known of a failure. Holds nothing secret: no token, no secret, no `error_description`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct Failure {
+pub struct FailureDetails {
     /// What it failed of.
     pub reason: FailureReason,
     /// A sentence for the operator.
@@ -141,7 +161,7 @@ impl Failure {
     /// A failure of `reason` with a sentence for the operator.
     pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         let later = matches!(reason, FailureReason::Throttled | FailureReason::Unavailable);
-        Self {
+        Self(Box::new(FailureDetails {
             reason,
             message: message.into(),
             retryable: later,
@@ -157,7 +177,7 @@ impl Failure {
             correlation_id: None,
             trace_id: None,
             field: None,
-        }
+        }))
     }
 
     /// A failure that names the `field` of the options or the request; `problem` ends the sentence.
@@ -373,13 +393,11 @@ fn is_acr_values(text: &str) -> bool {
 
 /// `Retry-After` (RFC 9110 section 10.2.3) in seconds: a number, or a date after `now`.
 fn retry_after_seconds(value: &str, now: Timestamp) -> Option<u64> {
-    let value = value.trim();
+    let value = value.trim_ascii();
     let seconds = if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
         value.parse().unwrap_or(u64::MAX)
     } else {
-        let date = httpdate::parse_http_date(value).ok()?;
-        let since_epoch = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-        Timestamp::from_secs(since_epoch.as_secs()).after(now).div_ceil(1000)
+        Timestamp::from_http_date(value)?.after(now).div_ceil(1000)
     };
     Some(seconds.min(MAX_RETRY_AFTER_SECONDS))
 }

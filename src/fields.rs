@@ -47,7 +47,7 @@ impl Fields {
     pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Failure> {
         match self.take(name) {
             None => Ok(None),
-            Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
+            Some(Value::String(text)) if !text.trim_ascii().is_empty() => Ok(Some(text)),
             Some(_) => Err(self.problem(name, "must be a non-empty string")),
         }
     }
@@ -73,7 +73,7 @@ impl Fields {
         values
             .into_iter()
             .map(|value| match value {
-                Value::String(text) if !text.trim().is_empty() => Ok(text),
+                Value::String(text) if !text.trim_ascii().is_empty() => Ok(text),
                 _ => Err(self.problem(name, "must be a non-empty string or a list of them")),
             })
             .collect()

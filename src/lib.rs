@@ -25,7 +25,7 @@
 //! # let options = serde_json::json!({"tokenEndpoint": "https://login.example/token", "clientId": "gateway",
 //! #     "clientAuthentication": {"method": "client_secret_post", "clientSecret": "secret"}});
 //! # let parse = |text: &str| Some(UrlComponents { scheme: "https".into(), has_userinfo: false,
-//! #     host: "login.example".into(), path: "/token".into(), has_query: false, serialisation: text.into() });
+//! #     host: "login.example".into(), origin: "https://login.example".into(), path: "/token".into(), has_query: false, serialisation: text.into() });
 //! # let mut request = Request::new();
 //! # request.set(RequestField::Assertion, "user.token")?;
 //! # request.set(RequestField::Scopes, "api://files/read")?;

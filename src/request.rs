@@ -196,7 +196,7 @@ mod tests {
     use super::{MAX_ASSERTION_BYTES, Request, RequestField};
 
     fn problem(field: RequestField, value: &str) -> Option<String> {
-        Request::new().set(field, value).err().map(|failure| failure.message)
+        Request::new().set(field, value).err().map(|failure| failure.message.clone())
     }
 
     #[test]

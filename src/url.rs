@@ -13,6 +13,8 @@ pub struct UrlComponents {
     pub has_userinfo: bool,
     /// The host without port; an IPv6 address in its brackets.
     pub host: String,
+    /// The origin: scheme, host and port.
+    pub origin: String,
     /// The path, from its first slash.
     pub path: String,
     /// Whether there is a query, an empty one excepted.
@@ -74,11 +76,7 @@ impl Url {
 
     /// The origin, for example `https://gw.example:8443`.
     pub fn origin(&self) -> &str {
-        let text = self.as_str();
-        let start = text.find("://").map_or(0, |at| at.saturating_add(3));
-        let end =
-            text.get(start..).and_then(|rest| rest.find(['/', '?'])).map_or(text.len(), |at| start.saturating_add(at));
-        text.get(..end).unwrap_or(text)
+        &self.0.origin
     }
 }
 
@@ -98,6 +96,7 @@ pub(crate) mod tests {
             scheme: url.scheme().to_owned(),
             has_userinfo: !url.username().is_empty() || url.password().is_some(),
             host: url.host_str().unwrap_or_default().to_owned(),
+            origin: url.origin().ascii_serialization(),
             path: url.path().to_owned(),
             has_query: url.query().is_some_and(|query| !query.is_empty()),
             serialisation: url.as_str().to_owned(),

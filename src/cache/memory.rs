@@ -45,6 +45,8 @@ impl MemoryCache {
         }
     }
 
+    // Inlined into each caller it would cost more than the call.
+    #[inline(never)]
     /// The entry of this key, served or as a last resort: the caller looks at its instants.
     pub fn get(&mut self, digest: Digest, now: Timestamp) -> Option<&Entry> {
         let place = *self.places.get(&digest)?;
@@ -88,6 +90,7 @@ impl MemoryCache {
     }
 
     /// Removes the entry of this key.
+    #[inline(never)]
     pub fn remove(&mut self, digest: Digest) {
         if let Some(place) = self.places.get(&digest) {
             self.remove_at(*place);
@@ -109,6 +112,7 @@ impl MemoryCache {
         self.bytes
     }
 
+    #[inline(never)]
     fn remove_at(&mut self, place: usize) {
         if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
             self.places.remove(&slot.digest);

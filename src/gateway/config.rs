@@ -211,7 +211,7 @@ pub(crate) mod tests {
         let mut config = config();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         config.pointer_mut(parent).unwrap()[name] = value;
-        GatewayConfig::read(config, &parse).unwrap_err().message
+        GatewayConfig::read(config, &parse).unwrap_err().message.clone()
     }
 
     #[test]

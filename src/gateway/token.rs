@@ -19,7 +19,7 @@ pub const ALGORITHMS: [&str; 10] =
 pub fn bearer<'a>(config: &GatewayConfig, name: &str, authorization: Option<&'a str>) -> Result<&'a str, Answer> {
     let Some(authorization) = authorization else { return Err(challenge::missing_token(config, name)) };
     let token = match authorization.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_ascii(),
         _ => return Err(challenge::missing_token(config, name)),
     };
     let fits = (1..=MAX_ASSERTION_BYTES).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());

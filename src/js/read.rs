@@ -16,6 +16,7 @@ pub(super) fn parse_url(text: &str) -> Option<UrlComponents> {
         scheme: url.protocol().trim_end_matches(':').to_owned(),
         has_userinfo: !url.username().is_empty() || !url.password().is_empty(),
         host: url.hostname(),
+        origin: url.origin(),
         path: url.pathname(),
         has_query: !url.search().is_empty(),
         serialisation: url.href(),

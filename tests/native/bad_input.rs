@@ -21,7 +21,7 @@ fn misread(body: impl Into<Vec<u8>>) -> (FailureReason, Option<String>, usize) {
     assert_eq!((failure.status, failure.retryable), (Some(200), false), "{failure}");
     assert_eq!((world.stats().memory_entries, world.store.entries.len()), (0, 0));
     assert!(world.took_ms(0) < 1000, "it is not tried again");
-    (failure.reason, failure.field, world.posted.len())
+    (failure.reason, failure.field.clone(), world.posted.len())
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn the_type_of_an_actor_token_is_not_silently_ignored_by_a_grant_without_actors(
     let mut world = World::new();
     let mut request = request_of("ann", "read");
     request.set(RequestField::ActorTokenType, "urn:ietf:params:oauth:token-type:jwt").unwrap();
-    let failure = world.ask(&request).map(|_| ()).map_err(|failure| failure.field);
+    let failure = world.ask(&request).map(|_| ()).map_err(|failure| failure.field.clone());
     assert_eq!(failure, Err(Some("actorTokenType".to_owned())));
 }
 

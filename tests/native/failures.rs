@@ -196,13 +196,13 @@ fn members_of_an_unfitting_type_are_as_good_as_absent() {
             assert_eq!(fail_with(400, &body).0.reason, AssertionRejected, "{body}");
         }
         let (failure, _) = fail_with(400, &json!({"error": value}));
-        assert_eq!((failure.reason, failure.error), (InvalidResponse, None));
+        assert_eq!((failure.reason, failure.error.clone()), (InvalidResponse, None));
     }
     let (failure, _) = fail_with(
         400,
         &json!({"error": "invalid_grant", "error_codes": ["50196", -1, 1.5, 99_999_999_999_u64, 65001]}),
     );
-    assert_eq!((failure.reason, failure.error_codes), (ConsentRequired, vec![65001]));
+    assert_eq!((failure.reason, failure.error_codes.clone()), (ConsentRequired, vec![65001]));
 }
 
 #[test]
@@ -376,7 +376,11 @@ fn a_step_up_challenge_is_handed_on_with_its_contexts_and_age() {
     );
     let body = json!({"error": "insufficient_user_authentication", "acr_values": "a\"b", "max_age": "60"});
     let (failure, _) = fail_with(401, &body);
-    assert_eq!((failure.acr_values, failure.max_age), (None, Some(60)), "a quote would end the header's string");
+    assert_eq!(
+        (failure.acr_values.clone(), failure.max_age),
+        (None, Some(60)),
+        "a quote would end the header's string"
+    );
 }
 
 #[test]
@@ -385,7 +389,7 @@ fn claims_that_no_header_could_carry_are_no_challenge() {
     for claims in ["", "text", "[]", "{", long.as_str()] {
         let body = json!({"error": "invalid_grant", "claims": claims});
         let (failure, _) = fail_with(400, &body);
-        assert_eq!((failure.reason, failure.claims), (AssertionRejected, None), "{claims:.20}");
+        assert_eq!((failure.reason, failure.claims.clone()), (AssertionRejected, None), "{claims:.20}");
     }
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn parse_url(text: &str) -> Option<UrlComponents> {
         scheme: url.scheme().to_owned(),
         has_userinfo: !url.username().is_empty() || url.password().is_some(),
         host: url.host_str().unwrap_or_default().to_owned(),
+        origin: url.origin().ascii_serialization(),
         path: url.path().to_owned(),
         has_query: url.query().is_some_and(|query| !query.is_empty()),
         serialisation: url.as_str().to_owned(),

@@ -32,6 +32,9 @@ const PARTS: [Part; 6] = [
     Part { name: "package", needs_build: true, run: package },
 ];
 
+/// One form of report, on a terminal and in a log, in every version of Node.
+const REPORTER: &str = "--test-reporter=spec";
+
 /// Runs all parts.
 pub(crate) fn all(root: &Path) -> Result<ExitCode> {
     run_parts(root, &PARTS.iter().collect::<Vec<_>>())
@@ -159,7 +162,7 @@ fn node_tests(root: &Path) -> Result<()> {
     let files = test_files(root, "tests/node")?;
     let node = Node::at_least_floor(root)?;
     step(&node.name());
-    process::run(node.command(root)?.arg("--test").args(files))
+    process::run(node.command(root)?.args(["--test", REPORTER]).args(files))
 }
 
 /// The package in real workerd, the newest and the oldest one that it promises.
@@ -172,7 +175,7 @@ fn workers(root: &Path) -> Result<()> {
         step(&format!("{} in {}", version.trim(), node.name()));
         let mut command = node.command(root)?;
         // One file at a time: each starts servers and measures waits.
-        command.args(["--test", "--test-concurrency=1"]).args(&files).env("MINIFLARE_WORKERD_PATH", &workerd);
+        command.args(["--test", REPORTER, "--test-concurrency=1"]).args(&files).env("MINIFLARE_WORKERD_PATH", &workerd);
         process::run(&mut command).with_context(|| version.trim().to_owned())
     }))
 }

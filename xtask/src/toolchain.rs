@@ -70,6 +70,8 @@ impl Toolchain {
         };
         // -Z is unlocked in a stable release by this variable only.
         command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", LEAN_RUSTFLAGS);
+        // Either of these would be used instead of the target's own flags, and the module would be another.
+        command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         command.args(["-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size"]);
         command.args(["--target", TARGET, "--target-dir"]).arg(root.join(crate::wasm::TARGET_FOLDER));
         command
