@@ -8,6 +8,7 @@
  * --port   port of the gateway, default any free one
  */
 
+import { randomBytes } from "node:crypto";
 import { parseArgs } from "node:util";
 import { decodeJwt, decodeProtectedHeader } from "jose";
 import { startGateway } from "./gateway.js";
@@ -90,7 +91,7 @@ async function startServers() {
     },
     secrets: {
       OBO_CLIENT_SECRET: gatewayClient.clientSecret,
-      OBO_STORE_SECRETS: "a local demo's secret, never one of a deployment",
+      OBO_STORE_SECRETS: randomBytes(32).toString("base64"),
     },
     variables: { OBO_LOG: "events" },
   }), ({ url }) => url);

@@ -155,32 +155,3 @@ pub(crate) fn package_version(root: &Path, package: &str) -> Result<String> {
     let version = json.get("version").and_then(|version| version.as_str());
     version.map(str::to_owned).with_context(|| format!("{} names no version", path.display()))
 }
-
-/// The `workerd` binary of an installed package: its platform's own package, wherever npm has put that.
-pub(crate) fn workerd(root: &Path, package: &str) -> Result<PathBuf> {
-    let platform = match (env::consts::OS, env::consts::ARCH) {
-        ("linux", "x86_64") => "workerd-linux-64",
-        ("linux", "aarch64") => "workerd-linux-arm64",
-        ("macos", "x86_64") => "workerd-darwin-64",
-        ("macos", "aarch64") => "workerd-darwin-arm64",
-        ("windows", "x86_64") => "workerd-windows-64",
-        (system, machine) => bail!("workerd has no binary for {system} on {machine}"),
-    };
-    let wanted = package_version(root, package)?;
-    let modules = root.join("node_modules");
-    for folder in [modules.join(package).join("node_modules"), modules] {
-        let binary =
-            folder.join("@cloudflare").join(platform).join("bin/workerd").with_extension(env::consts::EXE_EXTENSION);
-        // One of two versions is beside the package, the other below it: npm decides which.
-        if binary.is_file() && platform_version(&folder, platform)? == wanted {
-            return Ok(binary);
-        }
-    }
-    bail!("{package} {wanted} has no {platform} in node_modules: delete node_modules and try again")
-}
-
-/// The version of a workerd platform package in a `node_modules` folder.
-fn platform_version(modules: &Path, platform: &str) -> Result<String> {
-    let holder = modules.parent().context("node_modules has no parent folder")?;
-    package_version(holder, &format!("@cloudflare/{platform}"))
-}
