@@ -37,7 +37,7 @@ export interface ExchangerOptions {
   /** A Workers KV namespace, or anything with its `get`, `put` and `delete`. Needs `storeSecrets`. */
   store?: KeyValueStore | null;
   /** What seals the store's entries: at least 32 bytes in base64 each, newest first, at most 4. */
-  storeSecrets?: string | string[];
+  storeSecrets?: string | readonly string[];
   /** What sends token requests: a function like `fetch`, or a binding that has one. */
   fetch?: typeof fetch | { fetch: typeof fetch };
   /** `attempts` 1 to 5, default 2; `delayMs` 0 to 5000 ms, default 300, to which up to a half is added at random. */
@@ -71,13 +71,13 @@ export interface ExchangeRequest {
   actorToken?: string;
   actorTokenType?: string;
   /** What the token is to be good for; one string may hold several, separated by spaces. */
-  scopes: string | string[];
+  scopes: string | readonly string[];
   /** Lets renewed assertions of one user share a token. Fill it from verified claims only. */
   subject?: VerifiedSubject;
   /** RFC 8707 `resource`. Not for `on-behalf-of`. */
-  resource?: string | string[];
+  resource?: string | readonly string[];
   /** RFC 8693 `audience`. Not for `on-behalf-of`. */
-  audience?: string | string[];
+  audience?: string | readonly string[];
   /** The claims request of a claims challenge, JSON. */
   claims?: string;
   /** `false` asks the token endpoint, whatever is cached or under way. Default `true`. */
@@ -107,6 +107,8 @@ export interface ExchangedToken {
 }
 
 export class ExchangeError extends Error {
+  /** The package makes its errors itself. */
+  private constructor();
   reason: FailureReason;
   /** Whether the same call may succeed later without anybody doing anything. */
   retryable: boolean;

@@ -14,7 +14,8 @@ use crate::cache::entry::Entry;
 use crate::cache::key::Digest;
 use crate::cache::seal::Sealer;
 use crate::config::{Config, StoreSecret};
-use crate::failure::{self, Failure, FailureReason, TransportFailure};
+use crate::error_response;
+use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::journal::{EventKind, ExchangeEvent, Journal};
 use crate::request::Request;
 use crate::secret::Secret;
@@ -260,7 +261,7 @@ impl Exchange {
             })
         } else {
             let retry_after = response.retry_after.as_deref();
-            Err(failure::classify(
+            Err(error_response::classify(
                 self.config.grant,
                 &self.request.assertion,
                 response.status,

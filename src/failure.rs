@@ -1,19 +1,9 @@
-//! Why an exchange gave no token: the reason, what a caller may do about it, and the table that tells
-//! one from the other.
+//! Why an exchange gave no token: the reason, and what a caller may do about it.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use serde::Serialize;
-use serde_json::Value;
-
-use crate::grant::Grant;
-use crate::json;
-use crate::secret::Secret;
-use crate::time::Timestamp;
-
-/// The longest wait that a `Retry-After` is believed for, in seconds.
-pub const MAX_RETRY_AFTER_SECONDS: u64 = 3600;
 
 /// What an exchange failed of, and whose move it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -143,7 +133,7 @@ pub struct FailureDetails {
     /// The age of the sign-in wanted, in seconds (RFC 9470 section 3).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<u64>,
-    /// How long to wait, in seconds, as the response said; at most [`MAX_RETRY_AFTER_SECONDS`].
+    /// How long to wait, in seconds, as the response said; at most an hour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
     /// The identity provider's `correlation_id`.
@@ -249,77 +239,6 @@ impl From<TransportFailure> for Failure {
     }
 }
 
-/// Classifies a response that is not 2xx. First match wins: the HTTP status, the throttling codes, claims,
-/// the suberror, the known codes, `error`. Never the text.
-///
-/// A member in which `assertion` itself comes back is dropped.
-pub fn classify(
-    grant: Grant,
-    assertion: &Secret,
-    status: u16,
-    retry_after: Option<&str>,
-    body: &[u8],
-    now: Timestamp,
-) -> Failure {
-    let response = json::object(body);
-    let is_json = response.is_some();
-    // RFC 6749 section 5.2, Entra's, RFC 9470's. Each member may be of any type.
-    let response = response.unwrap_or_default();
-    let member = |name| json::text(&response, name).filter(|text| !text.contains(assertion.reveal()));
-    let error = member("error").and_then(error_name);
-    let suberror = member("suberror").and_then(error_name);
-    let error_codes: Vec<u32> = response.get("error_codes").and_then(Value::as_array).map_or_else(Vec::new, |codes| {
-        codes.iter().take(16).filter_map(|code| u32::try_from(code.as_u64()?).ok()).collect()
-    });
-    let claims = member("claims").filter(|claims| is_claims(claims)).map(str::to_owned);
-
-    let verdict = match status {
-        429 => Verdict::of(FailureReason::Throttled),
-        408 | 500..=599 => Verdict::of(FailureReason::Unavailable),
-        300..=399 => return with_status(Failure::invalid_response("is a redirect"), status),
-        _ if !is_json => {
-            return with_status(Failure::invalid_response(&format!("has status {status} and is not JSON")), status);
-        }
-        _ if grant.is_throttled(&error_codes) => Verdict::not_now(FailureReason::Throttled),
-        _ if claims.is_some() => Verdict::of(FailureReason::InteractionRequired),
-        _ => grant
-            .refine(&error_codes, suberror.as_deref())
-            .or_else(|| error.as_deref().and_then(|error| by_error(grant, error)))
-            .unwrap_or_else(|| {
-                // A JSON `error` that nobody knows is ours to look into; no `error` is no error response.
-                let known = member("error").is_some();
-                Verdict::of(if known { FailureReason::Misconfigured } else { FailureReason::InvalidResponse })
-            }),
-    };
-
-    let mut failure = Failure::new(verdict.reason, "");
-    failure.message = match &error {
-        Some(error) => format!("the token endpoint answered {status} {error}"),
-        None => format!("the token endpoint answered {status}"),
-    };
-    if let Some(code) = error_codes.first() {
-        failure.message.push_str(&format!(" ({code})"));
-    }
-    failure.retryable = failure.retryable && verdict.later;
-    failure.worth_an_attempt = failure.worth_an_attempt && verdict.now;
-    failure.status = Some(status);
-    failure.error = error;
-    failure.suberror = suberror;
-    failure.error_codes = error_codes;
-    failure.claims = claims;
-    failure.acr_values = member("acr_values").filter(|values| is_acr_values(values)).map(str::to_owned);
-    failure.max_age = response.get("max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok()));
-    failure.retry_after = retry_after.and_then(|value| retry_after_seconds(value, now));
-    failure.correlation_id = member("correlation_id").and_then(trace_name);
-    failure.trace_id = member("trace_id").and_then(trace_name);
-    failure
-}
-
-fn with_status(mut failure: Failure, status: u16) -> Failure {
-    failure.status = Some(status);
-    failure
-}
-
 /// A reason, whether another attempt is worth it now, and whether it is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -342,62 +261,4 @@ impl Verdict {
     pub(crate) const fn never(reason: FailureReason) -> Self {
         Self { reason, now: false, later: false }
     }
-}
-
-/// What the standards' error codes mean (RFC 6749 section 5.2, RFC 8693 section 2.2.2, RFC 9470 section 3,
-/// OpenID Connect Core section 3.1.2.6).
-fn by_error(grant: Grant, error: &str) -> Option<Verdict> {
-    let reason = match error {
-        "temporarily_unavailable" | "server_error" => FailureReason::Unavailable,
-        "interaction_required" | "login_required" | "insufficient_user_authentication" => {
-            FailureReason::InteractionRequired
-        }
-        "consent_required" => FailureReason::ConsentRequired,
-        "access_denied" => FailureReason::Blocked,
-        "invalid_grant" => FailureReason::AssertionRejected,
-        "invalid_request" | "invalid_token" if grant.blames_the_subject_token() => FailureReason::AssertionRejected,
-        "invalid_request"
-        | "invalid_client"
-        | "unauthorized_client"
-        | "unsupported_grant_type"
-        | "invalid_scope"
-        | "invalid_target"
-        | "invalid_resource" => FailureReason::Misconfigured,
-        _ => return None,
-    };
-    Some(Verdict::of(reason))
-}
-
-/// An error code as the standards write them. Anything else may be an echo of what was sent, and is dropped.
-fn error_name(text: &str) -> Option<String> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    fits.then(|| text.to_owned())
-}
-
-/// An identifier as identity providers write them (a UUID), for the same reason.
-fn trace_name(text: &str) -> Option<String> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    fits.then(|| text.to_owned())
-}
-
-/// A claims request (OpenID Connect Core section 5.5): a JSON object of a size that fits a header.
-pub(crate) fn is_claims(text: &str) -> bool {
-    text.len() <= 4096 && json::object(text.as_bytes()).is_some()
-}
-
-/// A space-separated list of authentication contexts, which ends up in a quoted string of a header.
-fn is_acr_values(text: &str) -> bool {
-    (1..=512).contains(&text.len())
-        && text.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') || byte == b' ')
-}
-
-/// `Retry-After` (RFC 9110 section 10.2.3) in seconds: a number, or a date after `now`.
-fn retry_after_seconds(value: &str, now: Timestamp) -> Option<u64> {
-    let value = value.trim_ascii();
-    let seconds = if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
-        value.parse().unwrap_or(u64::MAX)
-    } else {
-        Timestamp::from_http_date(value)?.after(now).div_ceil(1000)
-    };
-    Some(seconds.min(MAX_RETRY_AFTER_SECONDS))
 }

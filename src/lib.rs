@@ -11,7 +11,7 @@
 //! - [`flight`]: the single-flight table;
 //! - [`request`], [`config`] (read with [`fields`]), [`url`]: what comes in, checked once;
 //! - [`grant`]: which grant, its parameters and its errors; [`client`]: client authentication;
-//! - [`token`]: the token endpoint's answer; [`failure`]: why there is none; [`retry`]: whether to try again;
+//! - [`token`]: the token endpoint's answer; [`error_response`] and [`failure`]: why there is none; [`retry`]: whether to try again;
 //! - [`cache`]: keys, entries, the memory cache, sealing for the store;
 //! - [`gateway`]: what an MCP gateway decides: route, verified claims, headers, challenge, answer;
 //! - [`journal`]: counters and events; [`secret`], [`time`]: what all of them speak in.
@@ -55,6 +55,7 @@ pub mod cache;
 pub mod call;
 pub mod client;
 pub mod config;
+pub mod error_response;
 pub mod exchange;
 pub mod exchanger;
 pub mod failure;

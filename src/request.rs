@@ -1,6 +1,7 @@
 //! One caller's request, checked.
 
-use crate::failure::{Failure, is_claims};
+use crate::failure::Failure;
+use crate::json;
 use crate::secret::Secret;
 
 /// The longest assertion, in bytes. Headers of this size pass no server, SAML assertions stay below.
@@ -189,6 +190,11 @@ fn add(list: &mut Vec<String>, field: RequestField, value: &str) -> Result<(), F
         list.insert(place, value.to_owned());
     }
     Ok(())
+}
+
+/// A claims request (OpenID Connect Core section 5.5): a JSON object of a size that fits a header.
+pub(crate) fn is_claims(text: &str) -> bool {
+    text.len() <= 4096 && json::object(text.as_bytes()).is_some()
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 
 use super::answer::Answer;
 use super::config::GatewayConfig;
-use super::route::METADATA_PATH;
 use crate::json;
 use crate::url::{ParseUrl, Url};
+
+/// Where protected resource metadata is (RFC 9728 section 3.1).
+pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
 /// The URL of a server's metadata, as challenges name it.
 pub fn url(config: &GatewayConfig, name: &str) -> String {

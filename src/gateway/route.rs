@@ -2,10 +2,7 @@
 
 use super::answer::Answer;
 use super::config::GatewayConfig;
-use super::metadata;
-
-/// Where protected resource metadata is (RFC 9728 section 3.1).
-pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+use super::metadata::{self, METADATA_PATH};
 
 /// A place of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use wasm_bindgen::prelude::*;
 
 use super::{read, to_js};
 use crate::failure::{Failure, FailureReason};
-use crate::gateway::answer::{self, Answer};
+use crate::gateway::answer::Answer;
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::route::{self, Route};
-use crate::gateway::{headers, metadata, token};
+use crate::gateway::{headers, metadata, refusal, token};
 
 /// A configured gateway.
 #[wasm_bindgen]
@@ -113,7 +113,7 @@ impl GatewayCore {
         retry_after: Option<f64>,
     ) -> JsValue {
         let reason = FailureReason::from_name(reason).unwrap_or(FailureReason::Misconfigured);
-        to_js_answer(&answer::failed_exchange(
+        to_js_answer(&refusal::failed_exchange(
             &self.0,
             name,
             reason,
@@ -136,7 +136,7 @@ impl GatewayCore {
 
     /// An answer in the place of a server's whose status does not pass.
     pub fn refused_upstream(&self, status: u16) -> JsValue {
-        answer::refused_upstream(status).map_or(JsValue::UNDEFINED, |answer| to_js_answer(&answer))
+        refusal::refused_upstream(status).map_or(JsValue::UNDEFINED, |answer| to_js_answer(&answer))
     }
 
     /// The answer where the server could not be reached.

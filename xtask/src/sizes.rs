@@ -7,11 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, GzBuilder};
-use sha2::{Digest, Sha256};
 use wasmparser::{KnownCustom, Name, Parser, Payload, TypeRef};
 
 use crate::node::Node;
-use crate::wasm::Built;
+use crate::wasm::{self, Built};
 
 /// Bytes in the kB of a budget.
 const KILOBYTE: usize = 1000;
@@ -31,7 +30,7 @@ const OWN_CRATE: &str = "obo_edge";
 pub(crate) fn report(root: &Path, tools: &Node, built: &Built) -> Result<()> {
     let wasm = fs::read(&built.wasm)?;
     let compressed = gzip(&wasm)?.len();
-    println!("\nsha256 {}", sha256(&wasm));
+    println!("\nsha256 {}", wasm::sha256(&wasm));
     println!("{:>9} bytes  wasm", wasm.len());
 
     println!("\nlargest parts of the wasm");
@@ -66,11 +65,6 @@ fn bundle(root: &Path, tools: &Node, file: &str) -> Result<Vec<u8>> {
     command.arg(file).args(["--bundle", "--minify", "--format=esm", "--conditions=workerd", "--log-level=warning"]);
     command.args(["--external:*.wasm", "--external:cloudflare:*", "--external:node:*", "--external:jose"]);
     crate::process::output(&mut command).with_context(|| format!("cannot bundle {file}"))
-}
-
-/// The SHA-256 of some bytes, in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What `gzip -9` makes of some bytes.

@@ -15,6 +15,8 @@ use crate::process::{self, step};
 
 /// The target of the JavaScript face.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
+/// Where wasm is compiled: a folder of its own, so that native and wasm builds do not undo each other.
+pub(crate) const TARGET_FOLDER: &str = "target/wasm";
 /// Debian's current Rust, with the source of std, which it does not ship compiled for the target.
 const DEBIAN_PACKAGES: [&str; 6] =
     ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "libstd-rust-web-dev", "lld-22"];
@@ -73,7 +75,7 @@ impl Toolchain {
         // Either of these would be used instead of the target's own flags, and the module would be another.
         command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         command.args(["-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size"]);
-        command.args(["--target", TARGET, "--target-dir"]).arg(root.join(crate::wasm::TARGET_FOLDER));
+        command.args(["--target", TARGET, "--target-dir"]).arg(root.join(TARGET_FOLDER));
         command
     }
 

@@ -4,15 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 use wasm_bindgen_cli_support::Bindgen;
 
 use crate::node::{self, Node};
 use crate::process::{self, step};
-use crate::sizes;
-use crate::toolchain::{TARGET, Toolchain};
+use crate::toolchain::{TARGET, TARGET_FOLDER, Toolchain};
 
-/// Where wasm is compiled: a folder of its own, so that native and wasm builds do not undo each other.
-pub(crate) const TARGET_FOLDER: &str = "target/wasm";
 /// Where the package expects the module and its JavaScript.
 const OUTPUT_FOLDER: &str = "pkg/wasm";
 /// The name of the generated files.
@@ -152,7 +150,12 @@ fn stamp_text(recipe: &str, files: &[&Path]) -> Result<String> {
 
 /// The SHA-256 of a file, in hexadecimal.
 fn digest(path: &Path) -> Result<String> {
-    Ok(sizes::sha256(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?))
+    Ok(sha256(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?))
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
