@@ -1,10 +1,21 @@
 // TokenExchanger: callers that wait, their signals, and recovery. What to do is the core's to say.
 import { InstanceLost, anchor, currentEpoch, encode, guarded, living, wasm } from "./instance.js";
 
-/** The fields of a request by the core's numbers (`RequestField`). */
-const FIELDS = { assertion: 0, assertionType: 1, actorToken: 2, actorTokenType: 3, scopes: 4, resource: 5, audience: 6, claims: 7 };
-const SUBJECT_FIELDS = { issuer: 8, tenant: 9, id: 10, context: 11 };
+/** The fields of a request by the core's numbers (`RequestField`); those of `subject` have its name before theirs. */
+const FIELDS = new Map(
+  ["assertion", "assertionType", "actorToken", "actorTokenType", "scopes", "resource", "audience", "claims"]
+    .concat(["subject.issuer", "subject.tenant", "subject.id", "subject.context"])
+    .map((name, number) => [name, number]),
+);
 const LISTS = new Set(["scopes", "resource", "audience"]);
+/** One more than the core takes, so that it is the core that refuses. */
+const MAX_LIST_LENGTH = 65;
+/** The fields that are no text. */
+const KINDS = new Map([
+  ["subject", "an object"],
+  ["fromCache", "a boolean"],
+  ["signal", "an AbortSignal"],
+]);
 
 /** The options that are objects of the host; all others go to the core. */
 const HOST_OPTIONS = new Set(["store", "fetch", "onEvent"]);
@@ -36,14 +47,7 @@ export class TokenExchanger {
   #bells = new Map();
 
   constructor(options) {
-    const plain = {};
-    for (const [name, value] of Object.entries(options ?? {})) {
-      if (HOST_OPTIONS.has(name)) continue;
-      if (typeof value === "function" || typeof value === "symbol") throw misconfigured(name, "must be made of plain values");
-      plain[name] = value;
-    }
-    const json = asJson(plain);
-    const host = hostOf(options ?? {});
+    const { json, host } = readOptions(options);
     this.#host = host;
     this.#living = living(() => {
       this.#bells.clear();
@@ -52,6 +56,9 @@ export class TokenExchanger {
   }
 
   async exchange(request, ctx) {
+    // Read once, before anything else: what the caller changes later, or what its getters do, mixes up nothing.
+    const described = read(request);
+    const { signal } = described;
     let call;
     let wake;
     for (let births = 0; ; ) {
@@ -59,26 +66,33 @@ export class TokenExchanger {
         const core = this.#living();
         // What this call waited for is lost with the instance that it was part of.
         if (call?.epoch !== currentEpoch()) call = undefined;
-        const next = guarded(() => this.#next(core, request, call, wake));
-        if (next === Answer) return this.#answer(core);
-        if (next === Fail) throw this.#failure(core);
-        if (next === Lead) this.#lead(core, ctx);
+        if (signal?.aborted) wake = ABORTED;
+        const next = guarded(() => (call || wake === ABORTED ? resume(core, described, call, wake) : begin(core, described)));
+        if (next === Answer) return this.#report(core, guarded(() => answer(core)));
+        if (next === Fail) throw this.#report(core, new ExchangeError(guarded(() => core.failure())));
+        const keep = (promise) => anchor(promise, ctx);
+        const bell = next === Lead ? guarded(() => core.fly(keep)) : undefined;
         call = guarded(() => callOf(core));
+        // What the core said has been read: a context or a listener may call back from here on.
+        if (bell) this.#hang(bell, call.generation, guarded(() => core.oldest_generation()));
+        if (bell) keep(bell);
+        this.#report(core);
       } catch (error) {
         if (!(error instanceof InstanceLost)) throw error;
         births += 1;
         if (births > MAX_REBIRTHS) throw instanceLost();
         continue;
       }
-      wake = await wait(this.#bells.get(call.generation), call.wait, request?.signal);
+      wake = await wait(this.#bells.get(call.generation), call.wait, signal);
     }
   }
 
   async evict(request) {
-    const core = this.#living();
+    const described = read(request);
     try {
+      const core = this.#living();
       await guarded(() => {
-        describe(core, request);
+        describe(core, described);
         return core.evict();
       });
     } catch (failure) {
@@ -91,48 +105,44 @@ export class TokenExchanger {
     return guarded(() => core.stats());
   }
 
-  #next(core, request, call, wake) {
-    describe(core, request);
-    if (request?.signal?.aborted) wake = ABORTED;
-    else if (call === undefined) return core.begin();
-    return core.wake(wake, call?.deadline ?? 0, call?.generation ?? 0, call?.due ?? 0, call?.takeovers ?? 0, call?.leads ?? false);
-  }
-
-  #lead(core, ctx) {
-    const keep = (promise) => anchor(promise, ctx);
-    const bell = guarded(() => core.fly(keep));
-    keep(bell);
-    // The core's table forgets its oldest flights; so do we.
-    const oldest = core.oldest_generation();
-    for (const generation of this.#bells.keys()) {
-      if (generation >= oldest) break;
-      this.#bells.delete(generation);
+  /** Hangs up a flight's bell, and takes down those of flights that the core's table has forgotten. */
+  #hang(bell, generation, oldest) {
+    for (const known of this.#bells.keys()) {
+      if (known >= oldest) break;
+      this.#bells.delete(known);
     }
-    this.#bells.set(core.generation(), bell);
+    this.#bells.set(generation, bell);
   }
 
-  #answer(core) {
-    const token = guarded(() => {
-      const token = {
-        accessToken: core.access_token(),
-        tokenType: core.token_type(),
-        expiresAt: core.expires_at(),
-        scope: core.scope(),
-        source: core.source(),
-      };
-      const issuedTokenType = core.issued_token_type();
-      if (issuedTokenType !== undefined) token.issuedTokenType = issuedTokenType;
-      return token;
-    });
+  /** Hands events to the listener, once what the core said has been read: a listener may call back. */
+  #report(core, result) {
     if (this.#host.onEvent) core.report();
-    return token;
+    return result;
   }
+}
 
-  #failure(core) {
-    const error = new ExchangeError(guarded(() => core.failure()));
-    if (this.#host.onEvent) core.report();
-    return error;
-  }
+function begin(core, described) {
+  describe(core, described);
+  return core.begin();
+}
+
+function resume(core, described, call, wake) {
+  describe(core, described);
+  return core.wake(wake, call?.deadline ?? 0, call?.generation ?? 0, call?.due ?? 0, call?.takeovers ?? 0, call?.leads ?? false);
+}
+
+/** The token that the core answers with. */
+function answer(core) {
+  const token = {
+    accessToken: core.access_token(),
+    tokenType: core.token_type(),
+    expiresAt: core.expires_at(),
+    scope: core.scope(),
+    source: core.source(),
+  };
+  const issuedTokenType = core.issued_token_type();
+  if (issuedTokenType !== undefined) token.issuedTokenType = issuedTokenType;
+  return token;
 }
 
 /** The call's own numbers, and how long it waits. */
@@ -149,39 +159,51 @@ function callOf(core) {
   };
 }
 
-/** Describes the request to the core, field by field. */
-function describe(core, request) {
-  core.describe(request?.fromCache !== false);
-  for (const name in request) {
-    const value = request[name];
-    if (value === undefined || value === null || name === "signal") continue;
-    const number = FIELDS[name];
-    if (typeof value === "string" && number !== undefined) core.field(number, encode(value));
-    else if (LISTS.has(name) && Array.isArray(value)) {
-      for (const element of value) text(core, number, name, element);
-    } else if (name === "subject" && typeof value === "object") subject(core, value);
-    else if (number !== undefined) core.wrong_field(name, "must be a string");
-    else if (name === "fromCache") {
-      if (typeof value !== "boolean") core.wrong_field(name, "must be a boolean");
-    } else if (name === "subject") core.wrong_field(name, "must be an object");
-    else core.wrong_field(name, "is not a known field");
-  }
+/** A request as it was when it was made: its fields in a row, its signal, and what is wrong with its form. */
+function read(request) {
+  const described = { fields: [], fromCache: true, signal: undefined, wrong: undefined };
+  const wrong = (name, problem) => (described.wrong ??= { name, problem });
+  const take = (object, prefix) => {
+    for (const key of Object.keys(object)) {
+      const name = prefix + key;
+      let value;
+      try {
+        value = object[key];
+      } catch {
+        wrong(name, "cannot be read");
+        continue;
+      }
+      if (value === undefined || value === null) continue;
+      if (FIELDS.has(name)) {
+        if (typeof value === "string") described.fields.push(name, value);
+        else if (LISTS.has(name) && Array.isArray(value)) described.fields.push(name, [...value.slice(0, MAX_LIST_LENGTH)]);
+        else wrong(name, LISTS.has(name) ? "must be a string or a list of strings" : "must be a string");
+      } else if (name === "subject" && typeof value === "object") {
+        if (Object.values(value).every((part) => part === undefined || part === null)) wrong(name, "must name an issuer and an id");
+        take(value, "subject.");
+      } else if (name === "fromCache" && typeof value === "boolean") described.fromCache = value;
+      else if (name === "signal" && typeof value.aborted === "boolean" && typeof value.addEventListener === "function") {
+        described.signal = value;
+      } else if (KINDS.has(name)) wrong(name, `must be ${KINDS.get(name)}`);
+      else wrong(name, "is not a known field");
+    }
+  };
+  if (typeof request === "object" && request !== null) take(request, "");
+  return described;
 }
 
-function subject(core, value) {
-  let empty = true;
-  for (const name in value) {
-    if (value[name] === undefined || value[name] === null) continue;
-    empty = false;
-    if (name in SUBJECT_FIELDS) text(core, SUBJECT_FIELDS[name], `subject.${name}`, value[name]);
-    else core.wrong_field(`subject.${name}`, "is not a known field");
+/** Describes a request to the core, field by field; the core says what is wrong with one. */
+function describe(core, { fields, fromCache, wrong }) {
+  core.describe(fromCache);
+  if (wrong) core.wrong_field(wrong.name, wrong.problem);
+  for (let index = 0; index < fields.length; index += 2) {
+    const name = fields[index];
+    const value = fields[index + 1];
+    for (const text of typeof value === "string" ? [value] : value) {
+      if (typeof text === "string") core.field(FIELDS.get(name), encode(text));
+      else core.wrong_field(name, "must be a string or a list of strings");
+    }
   }
-  if (empty) core.wrong_field("subject", "must name an issuer and an id");
-}
-
-function text(core, number, name, value) {
-  if (typeof value === "string") core.field(number, encode(value));
-  else core.wrong_field(name, "must be a string");
 }
 
 /**
@@ -207,32 +229,48 @@ function wait(bell, milliseconds, signal) {
   });
 }
 
-/** The operator's own objects, as the core's driver calls them. */
-function hostOf({ store, fetch, onEvent }) {
-  store ??= undefined;
+/** The options: as JSON for the core, and the operator's own objects as the core's driver calls them. */
+function readOptions(options) {
+  const parts = [];
+  const own = new Map();
+  for (const name of Object.keys(options ?? {})) {
+    try {
+      const value = options[name];
+      if (HOST_OPTIONS.has(name)) own.set(name, value ?? undefined);
+      else {
+        const json = JSON.stringify(value, plain);
+        if (json !== undefined) parts.push(`${JSON.stringify(name)}:${json}`);
+      }
+    } catch {
+      throw misconfigured(name, "must be made of plain values");
+    }
+  }
+  return { json: `{${parts.join()}}`, host: hostOf(own.get("store"), own.get("fetch"), own.get("onEvent")) };
+}
+
+/** JSON drops or bends what it cannot carry; `true` is what no option takes, so that the core names the place. */
+function plain(_name, value) {
+  if (typeof value === "number") return Number.isFinite(value) ? value : true;
+  if (typeof value === "string") return value.isWellFormed() ? value : true;
+  return typeof value === "function" || typeof value === "symbol" || typeof value === "bigint" ? true : value;
+}
+
+function hostOf(store, fetch, onEvent) {
   const has = (object, method) => typeof object?.[method] === "function";
   if (store !== undefined && !(has(store, "get") && has(store, "put") && has(store, "delete"))) {
     throw misconfigured("store", "must have the methods get, put and delete");
   }
-  if (onEvent != null && typeof onEvent !== "function") throw misconfigured("onEvent", "must be a function");
-  if (fetch != null && typeof fetch !== "function" && !has(fetch, "fetch")) {
+  if (onEvent !== undefined && typeof onEvent !== "function") throw misconfigured("onEvent", "must be a function");
+  if (fetch !== undefined && typeof fetch !== "function" && !has(fetch, "fetch")) {
     throw misconfigured("fetch", "must be a function, or a binding with a method fetch");
   }
-  const send = fetch == null || typeof fetch === "function" ? fetch : (url, init) => fetch.fetch(url, init);
+  const send = fetch === undefined || typeof fetch === "function" ? fetch : (url, init) => fetch.fetch(url, init);
   return {
     store,
-    onEvent: onEvent ?? undefined,
+    onEvent,
     // The global one is looked up at each call, and called as a plain function.
     fetch: (url, init) => (send ?? globalThis.fetch)(url, init),
   };
-}
-
-function asJson(options) {
-  try {
-    return JSON.stringify(options);
-  } catch {
-    throw misconfigured("options", "must be made of plain values");
-  }
 }
 
 function misconfigured(field, problem) {

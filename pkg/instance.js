@@ -5,6 +5,8 @@ import * as wasm from "./wasm/obo_edge.js";
 export { wasm };
 
 const encoder = new TextEncoder();
+/** One more than the core takes, so that it is the core that refuses. */
+const MAX_TEXT_LENGTH = 64 * 1024 + 1;
 
 let epoch = 0;
 let memory;
@@ -65,6 +67,8 @@ export function living(make, refusal) {
 
 /** Encodes `text` where wasm reads it; returns the number of bytes. */
 export function encode(text) {
+  // Longer ones are refused whatever follows.
+  if (text.length > MAX_TEXT_LENGTH) text = text.slice(0, MAX_TEXT_LENGTH);
   const most = text.length * 3;
   // A memory that grew has a new buffer, and the old view is empty.
   if (scratch.length < most) {

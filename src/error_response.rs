@@ -9,6 +9,8 @@ use crate::request::is_claims;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
+/// The oldest sign-in that a challenge names, in seconds: a year.
+const MAX_MAX_AGE_SECONDS: u64 = 365 * 24 * 3600;
 /// The longest wait that a `Retry-After` is believed for, in seconds.
 pub const MAX_RETRY_AFTER_SECONDS: u64 = 3600;
 
@@ -71,7 +73,8 @@ pub fn classify(
     failure.error_codes = error_codes;
     failure.claims = claims;
     failure.acr_values = member("acr_values").filter(|values| is_acr_values(values)).map(str::to_owned);
-    failure.max_age = response.get("max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok()));
+    let max_age = response.get("max_age").and_then(|age| age.as_u64().or_else(|| age.as_str()?.parse().ok()));
+    failure.max_age = max_age.map(|seconds| seconds.min(MAX_MAX_AGE_SECONDS));
     failure.retry_after = retry_after.and_then(|value| retry_after_seconds(value, now));
     failure.correlation_id = member("correlation_id").and_then(trace_name);
     failure.trace_id = member("trace_id").and_then(trace_name);

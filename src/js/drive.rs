@@ -7,9 +7,9 @@ use std::rc::Rc;
 use js_sys::{Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
-use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestInit, RequestRedirect};
+use web_sys::{AbortController, Headers, RequestInit, RequestRedirect};
 
-use super::host::{Host, Store, random, settled, sleep, within};
+use super::host::{Host, Store, get_reader, random, settled, sleep, within};
 use super::{Shared, now, to_js};
 use crate::exchange::{Action, Event, Response, StoreWrite, TokenRequest};
 use crate::failure::{Failure, FailureReason, TransportFailure};
@@ -22,13 +22,15 @@ const STORE_DELETE_MS: u64 = 5000;
 pub(super) fn fly(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, generation: Generation, anchor: &Function) -> Promise {
     let (shared, host, anchor) = (shared.clone(), host.clone(), anchor.clone());
     // The first step is taken at once, so that whoever joins knows when the next one is due.
-    let mut flow = step(&shared, &host, generation, Event::Begun(random()));
+    let mut flow = step(&shared, generation, Event::Begun(random()));
     future_to_promise(async move {
         loop {
+            // Here and not within a step: whoever called `fly` has not read its call yet, and a listener may call.
+            report(&shared, &host);
             match flow {
                 ControlFlow::Continue(action) => {
                     let event = perform(&host, action).await;
-                    flow = step(&shared, &host, generation, event);
+                    flow = step(&shared, generation, event);
                 }
                 ControlFlow::Break(write) => {
                     // Nobody waits for the write; it only keeps the request alive.
@@ -43,15 +45,8 @@ pub(super) fn fly(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, generation: Gen
     })
 }
 
-fn step(
-    shared: &Rc<RefCell<Shared>>,
-    host: &Host,
-    generation: Generation,
-    event: Event,
-) -> ControlFlow<Option<StoreWrite>, Action> {
-    let flow = shared.borrow_mut().exchanger.step(generation, now(), event);
-    report(shared, host);
-    flow
+fn step(shared: &RefCell<Shared>, generation: Generation, event: Event) -> ControlFlow<Option<StoreWrite>, Action> {
+    shared.borrow_mut().exchanger.step(generation, now(), event)
 }
 
 /// Hands the events that wait to the listener, one by one: it may call back.
@@ -115,7 +110,11 @@ async fn exchange(
     init.set_redirect(RequestRedirect::Manual);
     init.set_signal(Some(&controller.signal()));
     let response = settled(host.fetch(&request.url, &init)).await.map_err(network)?;
-    let response: web_sys::Response = response.dyn_into().map_err(network)?;
+    if !response.is_object() || !Reflect::get(&response, &"headers".into()).map_err(network)?.is_object() {
+        return Err(TransportFailure::Network);
+    }
+    // By its shape: a `fetch` of another library's has a Response of its own.
+    let response: web_sys::Response = response.unchecked_into();
     if response.type_() == web_sys::ResponseType::Opaqueredirect {
         return Err(TransportFailure::Redirected);
     }
@@ -129,7 +128,7 @@ async fn exchange(
 /// Reads a body chunk by chunk, and stops where it is too long.
 async fn read_body(response: &web_sys::Response, max_bytes: usize) -> Result<Vec<u8>, TransportFailure> {
     let Some(stream) = response.body() else { return Ok(Vec::new()) };
-    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    let reader = get_reader(stream.unchecked_ref()).map_err(network)?;
     let mut body = Vec::new();
     loop {
         let chunk = JsFuture::from(reader.read()).await.map_err(network)?;
@@ -165,15 +164,19 @@ pub(super) fn remove(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, names: Resul
         let names = names.map_err(|failure| to_js(&failure))?;
         report(&shared, &host);
         let store: Store = host.store().unchecked_into();
+        let mut removed = true;
         for name in names {
             if !matches!(within(STORE_DELETE_MS, settled(store.delete(&name))).await, Some(Ok(_))) {
+                removed = false;
                 shared.borrow_mut().exchanger.store_failed();
                 report(&shared, &host);
-                let failure = Failure::new(FailureReason::Unavailable, "the store did not remove the evicted token");
-                return Err(to_js(&failure));
             }
         }
-        Ok(JsValue::UNDEFINED)
+        if removed {
+            return Ok(JsValue::UNDEFINED);
+        }
+        let failure = Failure::new(FailureReason::Unavailable, "the store did not remove the evicted token");
+        Err(to_js(&failure))
     })
 }
 

@@ -37,6 +37,13 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub fn delete(this: &Store, name: &str) -> Result<JsValue, JsValue>;
 
+    /// A reader of a stream; throws where the stream has one already.
+    #[wasm_bindgen(method, catch, js_name = getReader)]
+    fn reader(this: &Stream) -> Result<web_sys::ReadableStreamDefaultReader, JsValue>;
+
+    /// A stream that somebody else may be reading.
+    pub type Stream;
+
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(callback: &Function, milliseconds: f64) -> JsValue;
 
@@ -45,6 +52,11 @@ extern "C" {
 
     #[wasm_bindgen(js_namespace = crypto, js_name = getRandomValues)]
     fn get_random_values(bytes: &Uint8Array);
+}
+
+/// A reader of a stream, if nobody else has one.
+pub(super) fn get_reader(stream: &Stream) -> Result<web_sys::ReadableStreamDefaultReader, JsValue> {
+    stream.reader()
 }
 
 /// 32 fresh random bytes.

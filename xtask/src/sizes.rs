@@ -67,7 +67,7 @@ fn bundle(root: &Path, tools: &Node, file: &str) -> Result<Vec<u8>> {
     crate::process::output(&mut command).with_context(|| format!("cannot bundle {file}"))
 }
 
-/// What `gzip -9` makes of some bytes.
+/// Some bytes as gzip compresses them at its best level.
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().write(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;
@@ -128,7 +128,7 @@ fn part_of(symbol: &str) -> String {
     let Some(path) =
         paths.map(|path| path.trim_end_matches(':')).find(|path| path.trim_start_matches(':').contains("::"))
     else {
-        return "(exports and runtime)".to_owned();
+        return "(exports, with what is inlined in them)".to_owned();
     };
     let segments: Vec<&str> = path.split("::").filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
@@ -154,8 +154,8 @@ mod tests {
         assert_eq!(part_of("<&mut T as core::fmt::Write>::write_str"), "core::fmt");
         assert_eq!(part_of("obo_edge::run"), "obo_edge");
         assert_eq!(part_of("<serde_json::de::Deserializer<R>>::parse"), "serde_json");
-        assert_eq!(part_of("__wbindgen_malloc"), "(exports and runtime)");
-        assert_eq!(part_of(""), "(exports and runtime)");
+        assert_eq!(part_of("__wbindgen_malloc"), "(exports, with what is inlined in them)");
+        assert_eq!(part_of(""), "(exports, with what is inlined in them)");
     }
 
     #[test]
