@@ -2,10 +2,13 @@
 import { createLocalJWKSet, decodeProtectedHeader, errors, jwtVerify } from "jose";
 import { ExchangeError, TokenExchanger } from "./host.js";
 import { guarded, living, wasm } from "./instance.js";
-import { IssuerKeys, KeysUnavailable } from "./keys.js";
+import { IssuerKeys } from "./keys.js";
 
 /** Clocks of issuers and edges differ by this much, in seconds. */
 const CLOCK_TOLERANCE_SECONDS = 30;
+
+/** What jose calls an error that is the token's; any other is the keys', and says nothing about the token. */
+const TOKEN_FAULT = /^ERR_(JWT|JWS|JOSE_ALG_NOT_ALLOWED|JOSE_NOT_SUPPORTED|JWKS_NO_MATCHING_KEY|JWKS_MULTIPLE_MATCHING_KEYS)/;
 
 /**
  * A gateway in front of MCP servers: `fetch(request, ctx)` verifies the user's token, exchanges it and forwards
@@ -14,19 +17,20 @@ const CLOCK_TOLERANCE_SECONDS = 30;
 export function createGateway(config) {
   const { exchanger: exchangerOptions, fetch: send, ...plain } = config ?? {};
   const text = JSON.stringify(plain);
-  const core = living(() => new wasm.GatewayCore(text), (failure) => new ExchangeError(failure));
+  const handle = living(() => new wasm.GatewayCore(text), (failure) => new ExchangeError(failure));
+  const core = (decision, ...about) => guarded(() => handle()[decision](...about));
   const exchanger = new TokenExchanger(exchangerOptions);
-  const servers = new Map(guarded(() => core().servers()).map((server) => [server.name, server]));
+  const servers = new Map(core("servers").map((server) => [server.name, server]));
   const fetch = (url, init) => (send ?? globalThis.fetch)(url, init);
   const keys = new IssuerKeys(fetch, core);
   return {
     exchanger,
     fetch: async (request, ctx) => {
       const url = new URL(request.url);
-      const route = guarded(() => core().route(request.method, url.pathname, url.search.slice(1)));
+      const route = core("route", request.method, url.pathname, url.search.slice(1));
       if (typeof route !== "string") return respond(route);
       const server = servers.get(route);
-      const assertion = core().bearer(server.name, request.headers.get("authorization") ?? undefined);
+      const assertion = core("bearer", server.name, request.headers.get("authorization") ?? undefined);
       if (typeof assertion !== "string") return respond(assertion);
       const refusal = await verify(core, keys, server, assertion);
       if (refusal) return respond(refusal);
@@ -35,7 +39,7 @@ export function createGateway(config) {
         token = await exchanger.exchange(exchangeRequest(server, assertion, request), ctx);
       } catch (error) {
         if (!(error instanceof ExchangeError)) throw error;
-        return respond(core().failed(server.name, error.reason, error.claims, error.acrValues, error.maxAge, error.retryAfter));
+        return respond(core("failed", server.name, error.reason, error.claims, error.acrValues, error.maxAge, error.retryAfter));
       }
       return forward(core, fetch, server, request, token);
     },
@@ -62,17 +66,15 @@ async function verify(core, keys, server, assertion) {
   try {
     verified = await verifySignature(keys, server, assertion, options);
   } catch (error) {
-    if (error instanceof KeysUnavailable) return core().keys_unavailable();
-    return core().invalid_token(server.name);
+    return TOKEN_FAULT.test(error?.code) ? core("invalid_token", server.name) : core("keys_unavailable");
   }
   const { protectedHeader, payload } = verified;
-  return core().judge(server.name, JSON.stringify(protectedHeader), JSON.stringify(payload));
+  return core("judge", server.name, JSON.stringify(protectedHeader), JSON.stringify(payload));
 }
 
 async function verifySignature(keys, server, assertion, options) {
   // Whether the token can be one at all is known without keys.
-  const { alg } = decodeProtectedHeader(assertion);
-  if (!options.algorithms.includes(alg)) throw new errors.JOSEAlgNotAllowed("the algorithm is not allowed");
+  if (!options.algorithms.includes(algorithmOf(assertion))) throw new errors.JOSEAlgNotAllowed("not allowed");
   const set = await keys.get(server);
   try {
     return await verifyWith(set, assertion, options);
@@ -82,6 +84,14 @@ async function verifySignature(keys, server, assertion, options) {
     const renewed = await keys.renew(server, set);
     if (renewed === undefined) throw error;
     return verifyWith(renewed, assertion, options);
+  }
+}
+
+function algorithmOf(assertion) {
+  try {
+    return decodeProtectedHeader(assertion).alg;
+  } catch {
+    return undefined;
   }
 }
 
@@ -104,7 +114,7 @@ async function verifyWith(set, assertion, options) {
 
 async function forward(core, fetch, server, request, token) {
   const headers = new Headers();
-  for (const [name, value] of request.headers) if (core().passes_upstream(name)) headers.set(name, value);
+  for (const [name, value] of request.headers) if (core("passes_upstream", name)) headers.set(name, value);
   headers.set("authorization", `${token.tokenType} ${token.accessToken}`);
   let upstream;
   try {
@@ -118,16 +128,16 @@ async function forward(core, fetch, server, request, token) {
       signal: request.signal,
     });
   } catch {
-    return respond(core().upstream_unreachable(), token.source);
+    return respond(core("upstream_unreachable"), token.source);
   }
-  const refused = core().refused_upstream(upstream.status);
+  const refused = core("refused_upstream", upstream.status);
   if (refused) {
     // Nobody reads its body, and an unread one keeps the connection.
     await upstream.body?.cancel().catch(() => undefined);
     return respond(refused, token.source);
   }
   const passed = new Headers({ "cache-control": "no-store", "server-timing": timing(token.source) });
-  for (const [name, value] of upstream.headers) if (core().passes_downstream(name)) passed.set(name, value);
+  for (const [name, value] of upstream.headers) if (core("passes_downstream", name)) passed.set(name, value);
   return new Response(upstream.body, { status: upstream.status, headers: passed });
 }
 

@@ -28,6 +28,12 @@ const TIMED_OUT = 1;
 const ORPHANED = 2;
 const ABORTED = 3;
 
+/** How often a caller that waits looks whether its instance is still there, in milliseconds. */
+const WATCH_MS = 500;
+
+/** How long an eviction may take, in milliseconds. */
+const EVICT_MS = 5500;
+
 /** How often a call begins anew because the wasm instance broke under it. */
 const MAX_REBIRTHS = 2;
 
@@ -61,18 +67,22 @@ export class TokenExchanger {
     const { signal } = described;
     let call;
     let wake;
+    let deadline;
     for (let births = 0; ; ) {
       try {
         const core = this.#living();
         // What this call waited for is lost with the instance that it was part of.
         if (call?.epoch !== currentEpoch()) call = undefined;
         if (signal?.aborted) wake = ABORTED;
-        const next = guarded(() => (call || wake === ABORTED ? resume(core, described, call, wake) : begin(core, described)));
+        const next = guarded(() =>
+          call || wake === ABORTED ? resume(core, described, call, wake) : begin(core, described, deadline),
+        );
         if (next === Answer) return this.#report(core, guarded(() => answer(core)));
         if (next === Fail) throw this.#report(core, new ExchangeError(guarded(() => core.failure())));
         const keep = (promise) => anchor(promise, ctx);
         const bell = next === Lead ? guarded(() => core.fly(keep)) : undefined;
         call = guarded(() => callOf(core));
+        deadline = call.deadline;
         // What the core said has been read: a context or a listener may call back from here on.
         if (bell) this.#hang(bell, call.generation, guarded(() => core.oldest_generation()));
         if (bell) keep(bell);
@@ -83,26 +93,38 @@ export class TokenExchanger {
         if (births > MAX_REBIRTHS) throw instanceLost();
         continue;
       }
-      wake = await wait(this.#bells.get(call.generation), call.wait, signal);
+      wake = await wait(this.#bells.get(call.generation), call.wait, signal, call.epoch);
     }
   }
 
   async evict(request) {
     const described = read(request);
     try {
-      const core = this.#living();
-      await guarded(() => {
+      const evicted = this.#alive((core) => {
         describe(core, described);
         return core.evict();
       });
+      // An instance that breaks in the middle leaves the promise pending.
+      const settled = await wait(evicted, EVICT_MS, undefined, currentEpoch());
+      if (settled === TIMED_OUT) throw instanceLost();
+      await evicted;
     } catch (failure) {
-      throw failure instanceof InstanceLost ? instanceLost() : new ExchangeError(failure);
+      throw failure instanceof Error ? failure : new ExchangeError(failure);
     }
   }
 
   get stats() {
-    const core = this.#living();
-    return guarded(() => core.stats());
+    return this.#alive((core) => core.stats());
+  }
+
+  /** Runs `work` on the wasm half; once more where the instance breaks under it. */
+  #alive(work) {
+    try {
+      return guarded(() => work(this.#living()));
+    } catch (error) {
+      if (!(error instanceof InstanceLost)) throw error;
+    }
+    return guarded(() => work(this.#living()));
   }
 
   /** Hangs up a flight's bell, and takes down those of flights that the core's table has forgotten. */
@@ -121,9 +143,10 @@ export class TokenExchanger {
   }
 }
 
-function begin(core, described) {
+/** `deadline` is that of the same call before its instance broke. */
+function begin(core, described, deadline = Infinity) {
   describe(core, described);
-  return core.begin();
+  return core.begin(deadline);
 }
 
 function resume(core, described, call, wake) {
@@ -210,16 +233,19 @@ function describe(core, { fields, fromCache, wrong }) {
  * Waits for the bell, the time or the caller's signal, whichever is first. The timer is the caller's own: a
  * bell whose request has ended may never ring.
  */
-function wait(bell, milliseconds, signal) {
+function wait(bell, milliseconds, signal, epoch) {
   if (bell === undefined) return ORPHANED;
   return new Promise((resolve) => {
     const end = (how) => {
       clearTimeout(timer);
+      clearInterval(watch);
       signal?.removeEventListener("abort", abort);
       resolve(how);
     };
     const abort = () => end(ABORTED);
     const timer = setTimeout(end, milliseconds, TIMED_OUT);
+    // A flight that was lost with its instance never reports.
+    const watch = milliseconds > WATCH_MS ? setInterval(() => currentEpoch() !== epoch && end(TIMED_OUT), WATCH_MS) : undefined;
     signal?.addEventListener("abort", abort);
     // It never rejects on purpose, so a rejection means that its request has ended.
     bell.then(

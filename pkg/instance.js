@@ -22,14 +22,15 @@ export function currentEpoch() {
 }
 
 /**
- * Runs `work` on the wasm instance. A trap leaves an instance damaged but running, so it is replaced by a new
+ * Runs `work` on the wasm instance. The core throws failures, which are plain objects; an error is a trap, or the
+ * state that one has left behind. A trap leaves an instance damaged but running, so it is replaced by a new
  * one, with fresh memory; what its handles held is lost.
  */
 export function guarded(work) {
   try {
     return work();
   } catch (error) {
-    if (error instanceof WebAssembly.RuntimeError || error instanceof RangeError) {
+    if (error instanceof Error && !(error instanceof InstanceLost)) {
       wasm.__wbg_reset_state();
       memory = wasm.initSync({ module }).memory;
       scratch = new Uint8Array();
@@ -53,7 +54,7 @@ export function living(make, refusal) {
   const get = () => {
     if (made !== currentEpoch()) {
       try {
-        handle = guarded(make);
+        handle = makeTwice(make);
       } catch (failure) {
         throw failure instanceof InstanceLost ? failure : refusal(failure);
       }
@@ -63,6 +64,16 @@ export function living(make, refusal) {
   };
   get();
   return get;
+}
+
+/** Makes a handle, on a new instance where the present one turns out to be broken. */
+function makeTwice(make) {
+  try {
+    return guarded(make);
+  } catch (failure) {
+    if (!(failure instanceof InstanceLost)) throw failure;
+  }
+  return guarded(make);
 }
 
 /** Encodes `text` where wasm reads it; returns the number of bytes. */

@@ -12,6 +12,11 @@ const MAX_BYTES = 1024 * 1024;
 /** The keys cannot be had at the moment; nothing is said about the token. */
 export class KeysUnavailable extends Error {}
 
+/** RFC 7517 section 4.1: each key names its type. */
+function isKey(key) {
+  return typeof key === "object" && key !== null && typeof key.kty === "string";
+}
+
 export class IssuerKeys {
   #fetch;
   #core;
@@ -45,6 +50,8 @@ export class IssuerKeys {
     const known = this.#entry(server);
     if (known.set !== old) return known.set;
     if (Date.now() - known.triedAt < COOLDOWN_MS) return undefined;
+    // At once, or a burst of tokens with an unknown key would be a burst of requests.
+    known.triedAt = Date.now();
     return this.#renew(server, known).catch(() => undefined);
   }
 
@@ -59,7 +66,8 @@ export class IssuerKeys {
     try {
       const address = jwksUri ?? (await this.#discover(issuer));
       const set = JSON.parse(await this.#read(address));
-      if (!Array.isArray(set?.keys)) throw new KeysUnavailable();
+      // A list with anything but keys in it is not what the issuer meant to publish.
+      if (!Array.isArray(set?.keys) || set.keys.length === 0 || !set.keys.every(isKey)) throw new KeysUnavailable();
       known.set = set;
       known.fetchedAt = Date.now();
       return set;
@@ -71,9 +79,9 @@ export class IssuerKeys {
   }
 
   async #discover(issuer) {
-    for (const url of this.#core().issuer_metadata_urls(issuer)) {
+    for (const url of this.#core("issuer_metadata_urls", issuer)) {
       const document = await this.#read(url).catch(() => undefined);
-      const address = document && this.#core().jwks_uri(issuer, document);
+      const address = document && this.#core("jwks_uri", issuer, document);
       if (address) return address;
     }
     throw new KeysUnavailable();

@@ -12,17 +12,18 @@ export default {
   async fetch(request, env, ctx) {
     try {
       gateway ??= createGateway(configOf(env));
+      return await gateway.fetch(request, ctx);
     } catch (error) {
-      // The message names the option and never its value.
-      console.error(`obo-edge: ${error.message}`);
+      // A configuration error names the option and never its value; of any other nothing is known.
+      console.error(`obo-edge: ${gateway ? "failed" : `OBO_CONFIG: ${error.message}`}`);
       return Response.json({ error: "server_error" }, { status: 500, headers: { "cache-control": "no-store" } });
     }
-    return gateway.fetch(request, ctx);
   },
 };
 
 function configOf(env) {
-  const config = typeof env.OBO_CONFIG === "string" ? parse(env.OBO_CONFIG) : (env.OBO_CONFIG ?? {});
+  const config = typeof env.OBO_CONFIG === "string" ? parse(env.OBO_CONFIG) : env.OBO_CONFIG;
+  if (typeof config !== "object" || config === null) throw new Error("must be a JSON object");
   const exchanger = { ...config.exchanger };
   if (env.OBO_CLIENT_SECRET !== undefined) {
     exchanger.clientAuthentication = { ...exchanger.clientAuthentication, clientSecret: env.OBO_CLIENT_SECRET };
@@ -37,6 +38,6 @@ function parse(text) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Error("OBO_CONFIG must be JSON");
+    throw new Error("must be JSON");
   }
 }

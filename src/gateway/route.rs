@@ -24,7 +24,7 @@ pub fn route(config: &GatewayConfig, method: &str, path: &str, query: &str) -> R
     }
     let Some(name) = server_of(config, path) else { return Route::Answer(Answer::not_found()) };
     // A token in a URL ends up in logs (RFC 9700 section 4.3.2); MCP forbids it.
-    if query.split('&').any(|pair| pair.split('=').next() == Some("access_token")) {
+    if form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token") {
         return Route::Answer(Answer::token_in_query());
     }
     match method {
@@ -82,6 +82,7 @@ mod tests {
     fn a_token_in_the_query_is_refused() {
         assert_eq!(status("POST", "/mcp/files", "access_token=x"), Some(400));
         assert_eq!(status("POST", "/mcp/files", "a=1&access_token=x"), Some(400));
+        assert_eq!(status("POST", "/mcp/files", "%61ccess%5Ftoken=x"), Some(400));
         assert_eq!(status("POST", "/mcp/files", "a=access_token"), None);
     }
 

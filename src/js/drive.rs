@@ -16,7 +16,7 @@ use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::flight::Generation;
 
 /// How long a removal from the store may take, in milliseconds.
-const STORE_DELETE_MS: u64 = 5000;
+const STORE_DELETE_MS: u64 = 1500;
 
 /// Flies a flight to its end.
 pub(super) fn fly(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, generation: Generation, anchor: &Function) -> Promise {

@@ -1,7 +1,6 @@
 //! The gateway's decisions, for `pkg/gateway.js`.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 use wasm_bindgen::prelude::*;
 
 use super::{read, to_js};
@@ -10,6 +9,7 @@ use crate::gateway::answer::Answer;
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::route::{self, Route};
 use crate::gateway::{headers, metadata, refusal, token};
+use crate::json::object;
 
 /// A configured gateway.
 #[wasm_bindgen]
@@ -88,7 +88,10 @@ impl GatewayCore {
 
     /// An answer where a verified token, its header and claims as JSON, is none that the server takes.
     pub fn judge(&self, name: &str, header: &str, claims: &str) -> JsValue {
-        let verdict = token::judge(&self.0, name, &object(header), &object(claims));
+        let (Some(header), Some(claims)) = (object(header.as_bytes()), object(claims.as_bytes())) else {
+            return self.invalid_token(name);
+        };
+        let verdict = token::judge(&self.0, name, &header, &claims);
         verdict.err().map_or(JsValue::UNDEFINED, |answer| to_js_answer(&answer))
     }
 
@@ -153,10 +156,6 @@ impl GatewayCore {
     pub fn jwks_uri(&self, issuer: &str, document: &str) -> Option<String> {
         metadata::jwks_uri(issuer, document, &read::parse_url)
     }
-}
-
-fn object(text: &str) -> Map<String, Value> {
-    crate::json::object(text.as_bytes()).unwrap_or_default()
 }
 
 fn to_js_answer(answer: &Answer) -> JsValue {

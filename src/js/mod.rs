@@ -141,14 +141,14 @@ impl Core {
         self.shared.borrow_mut().wrong.get_or_insert_with(|| Failure::invalid_request(name, problem));
     }
 
-    /// Makes the described call.
-    pub fn begin(&self) -> Next {
+    /// Makes the described call, which may wait until `deadline` at the latest, in milliseconds since the epoch.
+    pub fn begin(&self, deadline: f64) -> Next {
         let shared = &mut *self.shared.borrow_mut();
         if let Some(failure) = shared.wrong.take() {
             return shared.fail(failure);
         }
         let (call, turn) = Call::begin(&mut shared.exchanger, &shared.request, now());
-        shared.call = call;
+        shared.call = Call { deadline: call.deadline.min(timestamp(deadline)), ..call };
         shared.take(turn)
     }
 
