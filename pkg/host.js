@@ -8,8 +8,8 @@ const FIELDS = new Map(
     .map((name, number) => [name, number]),
 );
 const LISTS = new Set(["scopes", "resource", "audience"]);
-/** One more than the core takes, so that it is the core that refuses. */
-const MAX_LIST_LENGTH = 65;
+/** How many elements of a list are handed to the core, which takes as many different ones. */
+const MAX_LIST_LENGTH = 64;
 /** The fields that are no text. */
 const KINDS = new Map([
   ["subject", "an object"],
@@ -186,6 +186,14 @@ function callOf(core) {
 function read(request) {
   const described = { fields: [], fromCache: true, signal: undefined, wrong: undefined };
   const wrong = (name, problem) => (described.wrong ??= { name, problem });
+  const list = (name, value) => {
+    if (value.length > MAX_LIST_LENGTH) return wrong(name, "has too many elements");
+    try {
+      described.fields.push(name, [...value]);
+    } catch {
+      wrong(name, "cannot be read");
+    }
+  };
   const take = (object, prefix) => {
     for (const key of Object.keys(object)) {
       const name = prefix + key;
@@ -197,13 +205,15 @@ function read(request) {
         continue;
       }
       if (value === undefined || value === null) continue;
-      if (FIELDS.has(name)) {
+      // A dotted name is a part of `subject` only within it.
+      if (FIELDS.has(name) && !key.includes(".")) {
         if (typeof value === "string") described.fields.push(name, value);
-        else if (LISTS.has(name) && Array.isArray(value)) described.fields.push(name, [...value.slice(0, MAX_LIST_LENGTH)]);
+        else if (LISTS.has(name) && Array.isArray(value)) list(name, value);
         else wrong(name, LISTS.has(name) ? "must be a string or a list of strings" : "must be a string");
       } else if (name === "subject" && typeof value === "object") {
-        if (Object.values(value).every((part) => part === undefined || part === null)) wrong(name, "must name an issuer and an id");
+        const before = described.fields.length;
         take(value, "subject.");
+        if (described.fields.length === before) wrong(name, "must name an issuer and an id");
       } else if (name === "fromCache" && typeof value === "boolean") described.fromCache = value;
       else if (name === "signal" && typeof value.aborted === "boolean" && typeof value.addEventListener === "function") {
         described.signal = value;

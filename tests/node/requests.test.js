@@ -104,6 +104,9 @@ for (const [what, request, field] of [
   ["the scope of other libraries", complete({ scope: marker }), "scope"],
   ["the name of an MSAL field", complete({ oboAssertion: marker }), "oboAssertion"],
   ["an unknown field that is false", complete({ verbose: false }), "verbose"],
+  ["a part of subject outside of it", complete({ "subject.issuer": marker, "subject.id": marker }), "subject.issuer"],
+  ["a subject in a subject", complete({ subject: subject({ subject: subject() }) }), "subject.subject"],
+  ["an assertion in a subject", complete({ subject: subject({ assertion: marker }) }), "subject.assertion"],
   ["a signal that is none", complete({ signal: {} }), "signal"],
   ["a controller instead of its signal", complete({ signal: new AbortController() }), "signal"],
   ["a string as signal", complete({ signal: marker }), "signal"],
@@ -214,6 +217,10 @@ test("a field whose getter throws is refused by its name", async () => {
   for (const name of ["assertion", "scopes", "claims", "fromCache", "signal", "subject"]) {
     await assertRefused(Object.defineProperty(complete(), name, throwing), name);
   }
+  for (const name of ["issuer", "id", "context"]) {
+    await assertRefused(complete({ subject: Object.defineProperty(subject(), name, throwing) }), `subject.${name}`);
+  }
+  await assertRefused(complete({ scopes: Object.defineProperty([scope], 1, throwing) }), "scopes");
 });
 
 test("a getter that throws a RangeError costs nobody the cache", async () => {
@@ -273,6 +280,14 @@ test("a field of megabytes is refused without keeping its room", async () => {
     assert.equal((await failureOf(exchanger.exchange(request))).reason, "invalid_request");
   }
   assert.ok(size() - before < 2_000_000, `the wasm memory grew by ${size() - before} bytes for good`);
+});
+
+test("a long list is sent whole or refused, never cut", async () => {
+  const repeated = [...Array.from({ length: 70 }, () => scope), "the-last-one"];
+  const { fetch, requests } = tokenEndpoint();
+  const exchanger = new TokenExchanger(completeOptions({ fetch }));
+  const outcome = await exchanger.exchange(complete({ scopes: repeated })).catch((error) => error.field);
+  if (outcome !== "scopes") assert.equal(requests[0].form.get("scope"), `${scope} the-last-one`);
 });
 
 test("a list of a million elements is refused in time", async () => {

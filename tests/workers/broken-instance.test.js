@@ -46,15 +46,17 @@ async function assertGoesOn(exchanger) {
   assert.equal(first.token?.source, "issuer", JSON.stringify(first.error));
   const second = await within(2000, exchanger.exchange({ request: requestOf("afterwards") }));
   assert.deepEqual([second.token?.source, second.token?.accessToken], ["memory", first.token.accessToken]);
-  assert.equal((await exchanger.stats()).flights, 0);
+  // A flight has its own time, however little its caller had left.
+  await exchanger.until(({ flights }) => flights === 0);
 }
 
 for (const how of ["all", "heap"]) {
   test(`the instance breaks while token requests are under way, round after round: every call gets its own user's token (memory: ${how})`, async () => {
     const timeoutMs = 2000;
-    const exchanger = world.exchanger({ options: { timeoutMs } });
-    const another = world.exchanger({ options: { timeoutMs, clientId: "another" } });
     for (let round = 0; round < 5; round += 1) {
+      // New ones each round: what the last round got is in the memory of the instance that came after the break.
+      const exchanger = world.exchanger({ options: { timeoutMs } });
+      const another = world.exchanger({ options: { timeoutMs, clientId: "another" } });
       world.partner.reset();
       world.partner.valves.token.hold();
       const calls = Promise.all([callsOfAll(exchanger, timeoutMs), callsOfAll(another, timeoutMs)]);
@@ -71,8 +73,8 @@ for (const how of ["all", "heap"]) {
 
 test("a new call finds the instance broken while others wait: it works at once, and so do they", async () => {
   const timeoutMs = 2000;
-  const exchanger = world.exchanger({ options: { timeoutMs } });
   for (let round = 0; round < 3; round += 1) {
+    const exchanger = world.exchanger({ options: { timeoutMs } });
     world.partner.valves.token.hold();
     const calls = callsOfAll(exchanger, timeoutMs);
     await world.partner.valves.token.arrived(users.length);
