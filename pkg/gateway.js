@@ -17,7 +17,8 @@ const TOKEN_FAULT = /^ERR_(JWT|JWS|JOSE_ALG_NOT_ALLOWED|JOSE_NOT_SUPPORTED|JWKS_
 export function createGateway(config) {
   const { exchanger: exchangerOptions, fetch: send, ...plain } = config ?? {};
   const text = JSON.stringify(plain);
-  const handle = living(() => new wasm.GatewayCore(text), (failure) => new ExchangeError(failure));
+  const grant = typeof exchangerOptions?.grant === "string" ? exchangerOptions.grant : undefined;
+  const handle = living(() => new wasm.GatewayCore(text, grant), (failure) => new ExchangeError(failure));
   const core = (decision, ...about) => guarded(() => handle()[decision](...about));
   const exchanger = new TokenExchanger(exchangerOptions);
   const servers = new Map(core("servers").map((server) => [server.name, server]));

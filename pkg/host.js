@@ -1,4 +1,5 @@
 // TokenExchanger: callers that wait, their signals, and recovery. What to do is the core's to say.
+import { Client } from "./client.js";
 import { InstanceLost, anchor, currentEpoch, encode, guarded, living, wasm } from "./instance.js";
 
 /** The fields of a request by the core's numbers (`RequestField`); those of `subject` have its name before theirs. */
@@ -269,9 +270,16 @@ function wait(bell, milliseconds, signal, epoch) {
 function readOptions(options) {
   const parts = [];
   const own = new Map();
+  /** The client at each authorization server, by the core's numbers. */
+  const clients = [];
   for (const name of Object.keys(options ?? {})) {
     try {
-      const value = options[name];
+      let value = options[name];
+      if (name === "clientAuthentication") value = (clients[0] = new Client(value)).told;
+      if (name === "resourceAuthorizationServer" && typeof value === "object" && value !== null) {
+        const { clientAuthentication, ...server } = value;
+        value = { ...server, clientAuthentication: (clients[1] = new Client(clientAuthentication)).told };
+      }
       if (HOST_OPTIONS.has(name)) own.set(name, value ?? undefined);
       else {
         const json = JSON.stringify(value, plain);
@@ -281,7 +289,10 @@ function readOptions(options) {
       throw misconfigured(name, "must be made of plain values");
     }
   }
-  return { json: `{${parts.join()}}`, host: hostOf(own.get("store"), own.get("fetch"), own.get("onEvent")) };
+  const host = hostOf(own.get("store"), own.get("fetch"), own.get("onEvent"));
+  host.sign = (server, header, claims) => clients[server].sign(header, claims);
+  host.clientAssertion = (server) => clients[server].obtain();
+  return { json: `{${parts.join()}}`, host };
 }
 
 /** JSON drops or bends what it cannot carry; `true` is what no option takes, so that the core names the place. */
@@ -304,6 +315,7 @@ function hostOf(store, fetch, onEvent) {
   return {
     store,
     onEvent,
+    hasFetch: fetch !== undefined,
     // The global one is looked up at each call, and called as a plain function.
     fetch: (url, init) => (send ?? globalThis.fetch)(url, init),
   };

@@ -4,9 +4,10 @@ import { createGateway } from "./gateway.js";
 let gateway;
 
 /**
- * Bindings: OBO_CONFIG (the configuration, JSON), OBO_CLIENT_SECRET and OBO_STORE_SECRETS (secrets; several store
- * secrets are separated by commas, newest first), OBO_STORE (Workers KV, optional), OBO_LOG ("events" logs each
- * exchange event as a line of JSON).
+ * Bindings: OBO_CONFIG (the configuration, JSON), OBO_CLIENT_SECRET or OBO_CLIENT_KEY (a secret: the client's secret,
+ * or its private key as PEM), OBO_CLIENT_CERTIFICATE (an mTLS certificate, for tls_client_auth), OBO_STORE (Workers
+ * KV, optional), OBO_STORE_SECRETS (a secret; several are separated by commas, newest first), OBO_LOG ("events" logs
+ * each exchange event as a line of JSON).
  */
 export default {
   async fetch(request, env, ctx) {
@@ -25,9 +26,11 @@ function configOf(env) {
   const config = typeof env.OBO_CONFIG === "string" ? parse(env.OBO_CONFIG) : env.OBO_CONFIG;
   if (typeof config !== "object" || config === null) throw new Error("must be a JSON object");
   const exchanger = { ...config.exchanger };
-  if (env.OBO_CLIENT_SECRET !== undefined) {
-    exchanger.clientAuthentication = { ...exchanger.clientAuthentication, clientSecret: env.OBO_CLIENT_SECRET };
+  const secrets = { clientSecret: env.OBO_CLIENT_SECRET, key: env.OBO_CLIENT_KEY };
+  for (const [name, value] of Object.entries(secrets)) {
+    if (value !== undefined) exchanger.clientAuthentication = { ...exchanger.clientAuthentication, [name]: value };
   }
+  if (env.OBO_CLIENT_CERTIFICATE) exchanger.fetch = env.OBO_CLIENT_CERTIFICATE;
   if (env.OBO_STORE) exchanger.store = env.OBO_STORE;
   if (env.OBO_STORE_SECRETS) exchanger.storeSecrets = env.OBO_STORE_SECRETS.split(",");
   if (env.OBO_LOG === "events") exchanger.onEvent = (event) => console.log(JSON.stringify({ event }));

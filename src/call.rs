@@ -147,6 +147,12 @@ impl Call {
                 exchanger.journal().count(EventKind::MemoryHit);
                 return Turn::Answer(entry, Source::Memory);
             }
+        }
+        // Before anybody is asked, or joined who asks.
+        if let Some(failure) = exchanger.objection(request, key, now) {
+            return Turn::Fail(failure);
+        }
+        if request.from_cache {
             if let Some(generation) = exchanger.joinable(key, now) {
                 exchanger.journal().count(EventKind::Join);
                 self.generation = generation;

@@ -4,13 +4,13 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use core::fmt;
 use serde_json::Value;
 
+use crate::authorization_server::AuthorizationServer;
 use crate::client::ClientAuthentication;
 use crate::failure::Failure;
-use crate::fields::Fields;
-use crate::grant::Grant;
+use crate::fields::{Fields, one_of};
+use crate::grant::{self, Grant};
 use crate::retry::Retry;
-use crate::secret::Secret;
-use crate::url::{ParseUrl, Url};
+use crate::url::ParseUrl;
 
 /// The shortest store secret, in bytes.
 pub const MIN_STORE_SECRET_BYTES: usize = 32;
@@ -57,16 +57,12 @@ impl fmt::Debug for StoreSecret {
 /// What an exchanger does, for whom, and how long it may take.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where tokens are made.
-    pub token_endpoint: Url,
-    /// The authorization server's issuer identifier, where it is known.
-    pub issuer: Option<Url>,
-    /// This client at the token endpoint.
-    pub client_id: String,
-    /// How this client proves who it is.
-    pub client_authentication: ClientAuthentication,
+    /// The authorization servers, one for each leg of the grant.
+    pub servers: Vec<AuthorizationServer>,
     /// The grant.
-    pub grant: Grant,
+    pub grant: &'static dyn Grant,
+    /// Whether an assertion that can only be refused is refused without a round trip.
+    pub inspect_assertion: bool,
     /// How often, and how far apart.
     pub retry: Retry,
     /// Milliseconds for a whole exchange.
@@ -75,32 +71,35 @@ pub struct Config {
     pub max_lifetime_ms: u64,
     /// What seals the store, newest first; empty where there is no store.
     pub store_secrets: Vec<StoreSecret>,
+    /// Takes apart the URLs that metadata has.
+    pub parse_url: ParseUrl,
+}
+
+/// Which options that are its own objects the host was given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostObjects {
+    /// `store`.
+    pub store: bool,
+    /// `fetch`.
+    pub fetch: bool,
 }
 
 impl Config {
     /// Reads the options of the contract, less those that are the host's own objects.
     ///
-    /// `has_store` says that the host was given a store.
-    ///
     /// # Errors
     /// `misconfigured` with the option that is missing, wrong or unknown.
-    pub fn read(options: Value, has_store: bool, parse_url: ParseUrl<'_>) -> Result<Self, Failure> {
+    pub fn read(options: Value, host: HostObjects, parse_url: ParseUrl) -> Result<Self, Failure> {
         let mut fields = Fields::new("", options)?;
-        let url = |fields: &mut Fields, name: &'static str| match fields.text(name)? {
-            Some(text) => Url::new(&text, parse_url).map(Some).map_err(|problem| fields.problem(name, problem)),
-            None => Ok(None),
-        };
-        let issuer = url(&mut fields, "issuer")?;
-        let token_endpoint =
-            url(&mut fields, "tokenEndpoint")?.ok_or_else(|| fields.problem("tokenEndpoint", "is required"))?;
-        let client_id = fields.required_text("clientId")?;
-        let client_authentication = match fields.take("clientAuthentication") {
-            Some(value) => read_client_authentication(Fields::new("clientAuthentication", value)?)?,
-            None => return Err(fields.problem("clientAuthentication", "is required")),
-        };
+        let mut servers = vec![AuthorizationServer::read(&mut fields, host.fetch, parse_url)?];
         let grant = read_grant(&mut fields)?;
-        let retry = match fields.take("retry") {
-            Some(value) => read_retry(Fields::new("retry", value)?)?,
+        servers.extend(read_resource_authorization_server(&mut fields, grant, host, parse_url)?);
+        for server in &servers {
+            check_server(server, grant)?;
+        }
+        let inspect_assertion = fields.boolean("inspectAssertion")?.unwrap_or(true);
+        let retry = match fields.object("retry")? {
+            Some(fields) => read_retry(fields)?,
             None => Retry::default(),
         };
         let timeout_ms = fields.whole_number("timeoutMs", 1000, 25_000)?.unwrap_or(DEFAULT_TIMEOUT_MS);
@@ -108,40 +107,69 @@ impl Config {
             fields.whole_number("maxLifetimeMs", 1000, MAX_LIFETIME_MS)?.unwrap_or(DEFAULT_LIFETIME_MS);
         let store_secrets = read_store_secrets(&mut fields)?;
         fields.finish()?;
-        if has_store && store_secrets.is_empty() {
+        if host.store && store_secrets.is_empty() {
             return Err(Failure::misconfigured("storeSecrets", "is required with a store: nothing is stored unsealed"));
         }
         Ok(Self {
-            token_endpoint,
-            issuer,
-            client_id,
-            client_authentication,
+            servers,
             grant,
+            inspect_assertion,
             retry,
             timeout_ms,
             max_lifetime_ms,
-            store_secrets: if has_store { store_secrets } else { Vec::new() },
+            store_secrets: if host.store { store_secrets } else { Vec::new() },
+            parse_url,
         })
     }
-}
 
-fn read_grant(fields: &mut Fields) -> Result<Grant, Failure> {
-    let Some(name) = fields.text("grant")? else { return Ok(Grant::OnBehalfOf) };
-    match Grant::NAMES.iter().find(|(known, _)| *known == name) {
-        Some((_, grant)) => Ok(*grant),
-        None => Err(fields.problem("grant", &one_of(Grant::NAMES.iter().map(|(name, _)| *name)))),
+    /// The issuer of the last leg's server, empty where it is not known.
+    pub(crate) fn resource_issuer(&self) -> &str {
+        self.servers.last().and_then(AuthorizationServer::issuer_name).unwrap_or_default()
     }
 }
 
-fn read_client_authentication(mut fields: Fields) -> Result<ClientAuthentication, Failure> {
-    let make = match fields.required_text("method")?.as_str() {
-        "client_secret_post" => ClientAuthentication::ClientSecretPost,
-        "client_secret_basic" => ClientAuthentication::ClientSecretBasic,
-        _ => return Err(fields.problem("method", &one_of(["client_secret_post", "client_secret_basic"]))),
-    };
-    let secret = fields.required_text("clientSecret")?;
-    fields.finish()?;
-    Ok(make(Secret::new(secret)))
+fn read_grant(fields: &mut Fields) -> Result<&'static dyn Grant, Failure> {
+    let Some(name) = fields.text("grant")? else { return Ok(grant::default()) };
+    let grant = grant::ALL.into_iter().find(|grant| grant.name() == name);
+    grant.ok_or_else(|| fields.problem("grant", &one_of(grant::ALL.map(Grant::name))))
+}
+
+/// The server of the second leg, for a grant that has one.
+fn read_resource_authorization_server(
+    fields: &mut Fields,
+    grant: &dyn Grant,
+    host: HostObjects,
+    parse_url: ParseUrl,
+) -> Result<Option<AuthorizationServer>, Failure> {
+    const NAME: &str = "resourceAuthorizationServer";
+    match (fields.object(NAME)?, grant.legs().len() > 1) {
+        (None, false) => Ok(None),
+        (None, true) => Err(fields.problem(NAME, &["is required with the grant ", grant.name()].concat())),
+        (Some(_), false) => Err(fields.problem(NAME, &["has no part in the grant ", grant.name()].concat())),
+        (Some(mut own), true) => {
+            let server = AuthorizationServer::read(&mut own, host.fetch, parse_url)?;
+            if server.issuer.is_none() {
+                return Err(own.problem("issuer", "is required: the first leg's assertion is made for it"));
+            }
+            own.finish()?;
+            Ok(Some(server))
+        }
+    }
+}
+
+/// Whether the grant can be had of this server by this client.
+fn check_server(server: &AuthorizationServer, grant: &dyn Grant) -> Result<(), Failure> {
+    let issuer = server.issuer.as_ref().map(|(_, url)| url);
+    for (name, url) in [("issuer", issuer), ("tokenEndpoint", server.token_endpoint.as_ref())] {
+        if let Some(url) = url {
+            grant.check_server(url).map_err(|problem| server.problem(name, problem))?;
+        }
+    }
+    if grant.is_for_confidential_clients_only() && server.client_authentication == ClientAuthentication::None {
+        let problem = ["must not be none: the grant ", grant.name(), " needs confidential clients"].concat();
+        return Err(server.problem("clientAuthentication.method", &problem));
+    }
+    Ok(())
 }
 
 fn read_retry(mut fields: Fields) -> Result<Retry, Failure> {
@@ -161,16 +189,11 @@ fn read_store_secrets(fields: &mut Fields) -> Result<Vec<StoreSecret>, Failure> 
     secrets.ok_or_else(|| fields.problem("storeSecrets", "must each be at least 32 bytes in base64"))
 }
 
-fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| format!("\"{name}\"")).collect();
-    format!("must be {}", names.join(" or "))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::{Value, json};
 
-    use super::{Config, StoreSecret};
+    use super::{Config, HostObjects, StoreSecret};
     use crate::url::tests::parse;
 
     pub(crate) fn options() -> Value {
@@ -188,7 +211,7 @@ pub(crate) mod tests {
     }
 
     fn problem(options: Value) -> String {
-        let failure = Config::read(options, false, &parse).unwrap_err();
+        let failure = Config::read(options, HostObjects::default(), parse).unwrap_err();
         let field = failure.field.clone().unwrap();
         assert!(failure.message.starts_with(&field), "{} does not begin with {field}", failure.message);
         assert!(!failure.message.contains("hunter2"));
@@ -197,17 +220,17 @@ pub(crate) mod tests {
 
     #[test]
     fn defaults_are_those_of_the_contract() {
-        let config = Config::read(options(), false, &parse).unwrap();
+        let config = Config::read(options(), HostObjects::default(), parse).unwrap();
         assert_eq!((config.retry.attempts, config.retry.delay_ms), (2, 300));
         assert_eq!((config.timeout_ms, config.max_lifetime_ms), (10_000, 3_600_000));
-        assert_eq!(config.grant.as_str(), "on-behalf-of");
+        assert_eq!(config.grant.name(), "on-behalf-of");
     }
 
     #[test]
     fn what_is_missing_or_wrong_is_named_by_its_path() {
         for (options, start) in [
             (json!(null), "options must be an object"),
-            (json!({}), "tokenEndpoint is required"),
+            (json!({}), "tokenEndpoint or issuer is required"),
             (with("tokenEndpoint", json!("http://login.example/token")), "tokenEndpoint must be https"),
             (with("tokenEndpoint", json!("https://u:p@login.example/")), "tokenEndpoint must not carry"),
             (with("tokenEndpoint", json!("https://login.example/#f")), "tokenEndpoint must not have a fragment"),
@@ -255,16 +278,16 @@ pub(crate) mod tests {
 
     #[test]
     fn numbers_may_arrive_as_javascript_has_them() {
-        let config = Config::read(with("timeoutMs", json!(2000.0)), false, &parse).unwrap();
+        let config = Config::read(with("timeoutMs", json!(2000.0)), HostObjects::default(), parse).unwrap();
         assert_eq!(config.timeout_ms, 2000);
     }
 
     #[test]
     fn a_store_needs_a_secret() {
-        let failure = Config::read(options(), true, &parse).unwrap_err();
+        let failure = Config::read(options(), HostObjects { store: true, ..HostObjects::default() }, parse).unwrap_err();
         assert_eq!(failure.field.as_deref(), Some("storeSecrets"));
         let secret = "A".repeat(43);
-        assert!(Config::read(with("storeSecrets", json!(secret)), true, &parse).is_ok());
+        assert!(Config::read(with("storeSecrets", json!(secret)), HostObjects { store: true, ..HostObjects::default() }, parse).is_ok());
     }
 
     #[test]

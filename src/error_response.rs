@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::failure::{Failure, FailureReason, Verdict};
-use crate::grant::Grant;
+use crate::grant::Leg;
 use crate::json;
 use crate::request::is_claims;
 use crate::secret::Secret;
@@ -17,10 +17,10 @@ pub const MAX_RETRY_AFTER_SECONDS: u64 = 3600;
 /// Classifies a response that is not 2xx. First match wins: the HTTP status, the throttling codes, claims,
 /// the suberror, the known codes, `error`. Never the text.
 ///
-/// A member in which `assertion` itself comes back is dropped.
+/// A member in which one of the `presented` tokens comes back is dropped.
 pub fn classify(
-    grant: Grant,
-    assertion: &Secret,
+    leg: &dyn Leg,
+    presented: [&Secret; 2],
     status: u16,
     retry_after: Option<&str>,
     body: &[u8],
@@ -30,7 +30,7 @@ pub fn classify(
     let is_json = response.is_some();
     // RFC 6749 section 5.2, Entra's, RFC 9470's. Each member may be of any type.
     let response = response.unwrap_or_default();
-    let member = |name| json::text(&response, name).filter(|text| !text.contains(assertion.reveal()));
+    let member = |name| json::text(&response, name).filter(|text| !presented.iter().any(|token| text.contains(token.reveal())));
     let error = member("error").and_then(error_name);
     let suberror = member("suberror").and_then(error_name);
     let error_codes: Vec<u32> = response.get("error_codes").and_then(Value::as_array).map_or_else(Vec::new, |codes| {
@@ -45,11 +45,11 @@ pub fn classify(
         _ if !is_json => {
             return with_status(Failure::invalid_response(&format!("has status {status} and is not JSON")), status);
         }
-        _ if grant.is_throttled(&error_codes) => Verdict::not_now(FailureReason::Throttled),
+        _ if leg.is_throttled(&error_codes) => Verdict::not_now(FailureReason::Throttled),
         _ if claims.is_some() => Verdict::of(FailureReason::InteractionRequired),
-        _ => grant
+        _ => leg
             .refine(&error_codes, suberror.as_deref())
-            .or_else(|| error.as_deref().and_then(|error| by_error(grant, error)))
+            .or_else(|| error.as_deref().and_then(|error| by_error(leg, error)))
             .unwrap_or_else(|| {
                 // A JSON `error` that nobody knows is ours to look into; no `error` is no error response.
                 let known = member("error").is_some();
@@ -88,7 +88,7 @@ fn with_status(mut failure: Failure, status: u16) -> Failure {
 
 /// What the standards' error codes mean (RFC 6749 section 5.2, RFC 8693 section 2.2.2, RFC 9470 section 3,
 /// OpenID Connect Core section 3.1.2.6).
-fn by_error(grant: Grant, error: &str) -> Option<Verdict> {
+fn by_error(leg: &dyn Leg, error: &str) -> Option<Verdict> {
     let reason = match error {
         "temporarily_unavailable" | "server_error" => FailureReason::Unavailable,
         "interaction_required" | "login_required" | "insufficient_user_authentication" => {
@@ -97,7 +97,7 @@ fn by_error(grant: Grant, error: &str) -> Option<Verdict> {
         "consent_required" => FailureReason::ConsentRequired,
         "access_denied" => FailureReason::Blocked,
         "invalid_grant" => FailureReason::AssertionRejected,
-        "invalid_request" | "invalid_token" if grant.blames_the_subject_token() => FailureReason::AssertionRejected,
+        "invalid_request" | "invalid_token" if leg.blames_the_subject_token() => FailureReason::AssertionRejected,
         "invalid_request"
         | "invalid_client"
         | "unauthorized_client"

@@ -3,17 +3,20 @@
 use core::ops::ControlFlow;
 use std::rc::Rc;
 
-use crate::cache::assertion::{AssertionFacts, AssertionTable};
+use crate::assertion::AssertionFacts;
+use crate::cache::assertion::AssertionTable;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Digest, KeyMaker};
 use crate::cache::memory::MemoryCache;
 use crate::cache::seal::Sealer;
+use crate::common::Common;
 use crate::config::Config;
 use crate::exchange::{Action, Event, Exchange, Settled, StoreWrite};
 use crate::failure::{Failure, FailureReason};
 use crate::flight::{Flight, FlightTable, Generation, Origin, Outcome};
+use crate::grant;
 use crate::journal::{EventKind, ExchangeEvent, Journal, Stats};
-use crate::request::Request;
+use crate::request::{Request, RequestField};
 use crate::time::Timestamp;
 
 /// Exchanges tokens under one configuration.
@@ -23,7 +26,7 @@ pub struct Exchanger {
     assertions: AssertionTable,
     memory: MemoryCache,
     flights: FlightTable,
-    journal: Journal,
+    common: Common,
 }
 
 /// The key of a request, and the facts of its assertion.
@@ -38,11 +41,11 @@ impl Exchanger {
     pub fn new(config: Config) -> Self {
         Self {
             keys: KeyMaker::new(&config),
+            assertions: AssertionTable::new(config.servers.first().map_or("", |server| &server.client_id)),
             config: Rc::new(config),
-            assertions: AssertionTable::default(),
             memory: MemoryCache::default(),
             flights: FlightTable::default(),
-            journal: Journal::default(),
+            common: Common::default(),
         }
     }
 
@@ -53,7 +56,7 @@ impl Exchanger {
 
     /// What happened.
     pub fn journal(&mut self) -> &mut Journal {
-        &mut self.journal
+        &mut self.common.journal
     }
 
     /// The counters, and what is held now.
@@ -63,7 +66,7 @@ impl Exchanger {
             flights: self.flights.flying() as u64,
             memory_entries: self.memory.len() as u64,
             memory_bytes: self.memory.bytes() as u64,
-            ..self.journal.stats()
+            ..self.common.journal.stats()
         }
     }
 
@@ -75,7 +78,7 @@ impl Exchanger {
         now: Timestamp,
         event: Event,
     ) -> ControlFlow<Option<StoreWrite>, Action> {
-        match self.flights.step(generation, now, event, &mut self.journal) {
+        match self.flights.step(generation, now, event, &mut self.common) {
             None => ControlFlow::Break(None),
             Some(ControlFlow::Continue(action)) => ControlFlow::Continue(action),
             Some(ControlFlow::Break(settled)) => ControlFlow::Break(self.settle(generation, settled, now)),
@@ -89,7 +92,7 @@ impl Exchanger {
 
     /// Counts a write into the store, or a removal from it, that failed.
     pub fn store_failed(&mut self) {
-        self.journal.count(EventKind::StoreFailure);
+        self.common.journal.count(EventKind::StoreFailure);
     }
 
     /// Forgets the token for `request`; returns the names to remove from the store.
@@ -99,11 +102,12 @@ impl Exchanger {
     pub fn evict(&mut self, request: &Request, now: Timestamp) -> Result<Vec<String>, Failure> {
         let key = self.key(request)?;
         self.memory.remove(key.digest);
+        self.common.identity_assertions.remove(key.digest);
         // Who asks from now on must not be handed what was under way before.
         if let Some(generation) = self.flights.joinable(key.digest, now) {
             self.flights.detach(generation);
         }
-        self.journal.count(EventKind::Eviction);
+        self.common.journal.count(EventKind::Eviction);
         let sealer = Sealer::of(request, key.digest);
         Ok(self.config.store_secrets.iter().filter_map(|secret| sealer.name(secret)).collect())
     }
@@ -111,7 +115,7 @@ impl Exchanger {
     /// Checks `request` and finds its key.
     pub(crate) fn key(&mut self, request: &Request) -> Result<RequestKey, Failure> {
         request.check()?;
-        self.config.grant.check(request)?;
+        grant::check(self.config.grant, request)?;
         let assertion = self.assertions.facts(&request.assertion);
         Ok(RequestKey { digest: self.keys.key(request, assertion.digest), assertion })
     }
@@ -122,6 +126,16 @@ impl Exchanger {
             return None;
         }
         self.memory.get(key.digest, now).filter(|entry| entry.serve_until() > now).cloned()
+    }
+
+    /// Why the identity provider would refuse the assertion in any case.
+    pub(crate) fn objection(&self, request: &Request, key: RequestKey, now: Timestamp) -> Option<Failure> {
+        if !self.config.inspect_assertion {
+            return None;
+        }
+        let objection = self.config.grant.objection(request, &key.assertion);
+        let objection = objection.or_else(|| key.assertion.untimely(now))?;
+        Some(Failure::of_field(FailureReason::AssertionRejected, RequestField::Assertion.name(), objection))
     }
 
     /// The flight of this generation.
@@ -188,7 +202,7 @@ impl Exchanger {
             return None;
         }
         let entry = self.memory.get(key.digest, now).cloned()?;
-        self.journal.record(ExchangeEvent::of_failure(EventKind::LastResort, failure));
+        self.common.journal.record(ExchangeEvent::of_failure(EventKind::LastResort, failure));
         Some(entry)
     }
 }

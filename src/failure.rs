@@ -192,6 +192,11 @@ impl Failure {
         Self::new(FailureReason::InvalidResponse, format!("the token endpoint's response {problem}"))
     }
 
+    /// A host that does not do what it is asked.
+    pub(crate) fn unasked() -> Self {
+        Self::new(FailureReason::Misconfigured, "the host reported what was not asked of it")
+    }
+
     /// A caller whose own signal fired.
     pub fn cancelled() -> Self {
         Self::new(FailureReason::Cancelled, "the caller's signal ended the wait")
@@ -241,10 +246,13 @@ impl From<TransportFailure> for Failure {
 
 /// A reason, whether another attempt is worth it now, and whether it is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) reason: FailureReason,
-    pub(crate) now: bool,
-    pub(crate) later: bool,
+pub struct Verdict {
+    /// What it failed of.
+    pub reason: FailureReason,
+    /// Whether another attempt within this exchange is worth it.
+    pub now: bool,
+    /// Whether a later call may succeed without anybody doing anything.
+    pub later: bool,
 }
 
 impl Verdict {

@@ -52,6 +52,27 @@ impl Fields {
         }
     }
 
+    /// Takes an object.
+    ///
+    /// # Errors
+    /// `misconfigured` where it is something else.
+    pub fn object(&mut self, name: &'static str) -> Result<Option<Self>, Failure> {
+        let path = self.path(name);
+        self.take(name).map(|value| Self::new(&path, value)).transpose()
+    }
+
+    /// Takes `true` or `false`.
+    ///
+    /// # Errors
+    /// `misconfigured` where it is something else.
+    pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Failure> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(self.problem(name, "must be a boolean")),
+        }
+    }
+
     /// Takes a non-empty string that must be there.
     ///
     /// # Errors
@@ -110,4 +131,10 @@ impl Fields {
             None => Ok(()),
         }
     }
+}
+
+/// The end of a sentence that lists what a field may be.
+pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| ["\"", name, "\""].concat()).collect();
+    ["must be ", &names.join(" or ")].concat()
 }

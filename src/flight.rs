@@ -6,12 +6,12 @@
 use core::ops::ControlFlow;
 use std::collections::VecDeque;
 
-use crate::cache::assertion::AssertionFacts;
+use crate::assertion::AssertionFacts;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Digest, DigestMap};
 use crate::exchange::{Action, Event, Exchange, Settled};
 use crate::failure::Failure;
-use crate::journal::Journal;
+use crate::common::Common;
 use crate::time::Timestamp;
 
 /// How much later than its time-out a step may report, in milliseconds.
@@ -172,12 +172,12 @@ impl FlightTable {
         generation: Generation,
         now: Timestamp,
         event: Event,
-        journal: &mut Journal,
+        common: &mut Common,
     ) -> Option<ControlFlow<Settled, Action>> {
         let place = self.place(generation)?;
         let flight = self.flights.get_mut(place)?;
         let State::Flying(exchange) = &mut flight.state else { return None };
-        let flow = exchange.step(now, event, journal);
+        let flow = exchange.step(now, event, common);
         if let ControlFlow::Continue(action) = &flow {
             flight.due = now.plus(action.timeout_ms()).plus(GRACE_MS);
         }

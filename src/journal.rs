@@ -26,6 +26,8 @@ pub struct Stats {
     pub store_failures: u64,
     pub seal_failures: u64,
     pub evictions: u64,
+    pub metadata_requests: u64,
+    pub metadata_failures: u64,
     /// Flights under way now.
     pub flights: u64,
     /// Entries in memory now.
@@ -63,6 +65,10 @@ pub enum EventKind {
     SealFailure,
     /// A token was evicted.
     Eviction,
+    /// A request for an issuer's metadata leaves.
+    MetadataRequest,
+    /// An issuer's metadata could not be had. What was read before may have done.
+    MetadataFailure,
 }
 
 /// Something that happened. Holds nothing secret.
@@ -136,6 +142,8 @@ impl Journal {
             EventKind::StoreFailure => &mut stats.store_failures,
             EventKind::SealFailure => &mut stats.seal_failures,
             EventKind::Eviction => &mut stats.evictions,
+            EventKind::MetadataRequest => &mut stats.metadata_requests,
+            EventKind::MetadataFailure => &mut stats.metadata_failures,
         };
         *counter = counter.saturating_add(1);
         if self.listening {

@@ -7,10 +7,13 @@
 //!
 //! - [`exchanger`]: what outlives one call: configuration, memory cache, flights, counters;
 //! - [`call`]: one caller's machine: hit, lead, join or fail; woken, timed out, orphaned, aborted;
-//! - [`exchange`]: one flight's machine: read the store, post, sleep, done. The whole flow reads top to bottom;
-//! - [`flight`]: the single-flight table;
-//! - [`request`], [`config`] (read with [`fields`]), [`url`]: what comes in, checked once;
-//! - [`grant`]: which grant, its parameters and its errors; [`client`]: client authentication;
+//! - [`exchange`]: one flight's machine: read the store, attempt each leg, sleep, done. The whole flow reads top to
+//!   bottom; [`attempt`]: find the token endpoint, authenticate the client, post;
+//! - [`flight`]: the single-flight table; [`common`]: what one flight learns and the next one uses;
+//! - [`request`], [`config`] (read with [`fields`]), [`authorization_server`], [`url`]: what comes in, checked once;
+//! - [`grant`]: each grant's parameters, what its response must have, what its errors mean; [`assertion`]: what the
+//!   user's token says of itself;
+//! - [`client`]: client authentication, with [`certificate`]; [`metadata`]: an issuer's own;
 //! - [`token`]: the token endpoint's answer; [`error_response`] and [`failure`]: why there is none; [`retry`]: whether to try again;
 //! - [`cache`]: keys, entries, the memory cache, sealing for the store;
 //! - [`gateway`]: what an MCP gateway decides: route, verified claims, headers, challenge, answer;
@@ -21,15 +24,15 @@
 //! ```
 //! use std::ops::ControlFlow;
 //! use obo_edge::{call::{Call, Turn, Wake}, exchange::{Action, Event, Response}, exchanger::Exchanger, time::Timestamp};
-//! # use obo_edge::{config::Config, request::{Request, RequestField}, url::UrlComponents};
+//! # use obo_edge::{config::{Config, HostObjects}, request::{Request, RequestField}, url::UrlComponents};
 //! # let options = serde_json::json!({"tokenEndpoint": "https://login.example/token", "clientId": "gateway",
 //! #     "clientAuthentication": {"method": "client_secret_post", "clientSecret": "secret"}});
-//! # let parse = |text: &str| Some(UrlComponents { scheme: "https".into(), has_userinfo: false,
-//! #     host: "login.example".into(), origin: "https://login.example".into(), path: "/token".into(), has_query: false, serialisation: text.into() });
+//! # fn parse(text: &str) -> Option<UrlComponents> { Some(UrlComponents { scheme: "https".into(), has_userinfo: false,
+//! #     host: "login.example".into(), origin: "https://login.example".into(), path: "/token".into(), has_query: false, serialisation: text.into() }) }
 //! # let mut request = Request::new();
 //! # request.set(RequestField::Assertion, "user.token")?;
 //! # request.set(RequestField::Scopes, "api://files/read")?;
-//! let mut exchanger = Exchanger::new(Config::read(options, false, &parse)?);
+//! let mut exchanger = Exchanger::new(Config::read(options, HostObjects::default(), parse)?);
 //! let now = Timestamp::from_secs(1_700_000_000);
 //! let (mut call, turn) = Call::begin(&mut exchanger, &request, now);
 //! let Turn::Lead(flight) = turn else { panic!("nobody asked before") };
@@ -51,9 +54,14 @@
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+pub mod assertion;
+pub mod attempt;
+pub mod authorization_server;
 pub mod cache;
 pub mod call;
+pub mod certificate;
 pub mod client;
+pub mod common;
 pub mod config;
 pub mod error_response;
 pub mod exchange;
@@ -64,7 +72,9 @@ pub mod flight;
 pub mod gateway;
 pub mod grant;
 pub mod journal;
+pub mod metadata;
 mod json;
+mod pem;
 pub mod request;
 pub mod retry;
 pub mod secret;

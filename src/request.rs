@@ -16,7 +16,7 @@ pub const MAX_LIST_LENGTH: usize = 64;
 pub struct Request {
     /// The user's access token, exactly as it came.
     pub assertion: Secret,
-    /// RFC 8693 `subject_token_type`; absent means an access token.
+    /// RFC 8693 `subject_token_type`; absent means what the grant takes first.
     pub assertion_type: Option<String>,
     /// RFC 8693 `actor_token`.
     pub actor_token: Option<Secret>,
@@ -170,7 +170,6 @@ impl Request {
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let missing = [
             ("assertion", self.assertion.is_empty()),
-            ("scopes", self.scopes.is_empty()),
             ("subject.issuer", self.subject.as_ref().is_some_and(|subject| subject.issuer.is_empty())),
             ("subject.id", self.subject.as_ref().is_some_and(|subject| subject.id.is_empty())),
         ];
@@ -243,10 +242,6 @@ mod tests {
         let mut request = Request::new();
         assert_eq!(request.check().unwrap_err().field.as_deref(), Some("assertion"));
         request.set(RequestField::Assertion, "a").unwrap();
-        assert_eq!(request.check().unwrap_err().field.as_deref(), Some("scopes"));
-        request.set(RequestField::Scopes, " ").unwrap();
-        assert_eq!(request.check().unwrap_err().field.as_deref(), Some("scopes"));
-        request.set(RequestField::Scopes, "s").unwrap();
         assert!(request.check().is_ok());
         request.set(RequestField::SubjectContext, "c").unwrap();
         assert_eq!(request.check().unwrap_err().field.as_deref(), Some("subject.issuer"));

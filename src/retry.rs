@@ -37,10 +37,11 @@ impl Retry {
     }
 
     /// Milliseconds for the attempt after `made` others: an equal share of what is left, so that whoever
-    /// takes over has a turn too.
-    pub fn attempt_ms(self, made: u64, now: Timestamp, deadline: Timestamp) -> u64 {
+    /// takes over has a turn too, and the further `legs`.
+    pub fn attempt_ms(self, made: u64, legs: u64, now: Timestamp, deadline: Timestamp) -> u64 {
         let left = deadline.after(now);
-        left.checked_div(self.attempts.saturating_sub(made).max(1)).unwrap_or(left).max(1)
+        let shares = self.attempts.saturating_sub(made).max(1).saturating_add(legs);
+        left.checked_div(shares).unwrap_or(left).max(1)
     }
 }
 
@@ -93,8 +94,9 @@ mod tests {
     #[test]
     fn an_attempt_gets_an_equal_share_of_what_is_left() {
         let retry = Retry::default();
-        assert_eq!(retry.attempt_ms(0, NOW, NOW.plus(10_000)), 5000);
-        assert_eq!(retry.attempt_ms(1, NOW, NOW.plus(4700)), 4700);
-        assert_eq!(retry.attempt_ms(1, NOW, NOW.minus(5)), 1);
+        assert_eq!(retry.attempt_ms(0, 0, NOW, NOW.plus(10_000)), 5000);
+        assert_eq!(retry.attempt_ms(1, 0, NOW, NOW.plus(4700)), 4700);
+        assert_eq!(retry.attempt_ms(1, 0, NOW, NOW.minus(5)), 1);
+        assert_eq!(retry.attempt_ms(0, 1, NOW, NOW.plus(9000)), 3000);
     }
 }

@@ -44,13 +44,18 @@ impl Timestamp {
             70..100 => year.saturating_add(1900),
             _ => year,
         };
-        if day > 31 || month > 11 || !(1970..10_000).contains(&year) || hour > 23 || minute > 59 || second > 60 {
+        Self::from_date(year, month.checked_add(1)?, [day, hour, minute, second])
+    }
+
+    /// The point of a date in UTC: year, month from 1, and day, hour, minute, second.
+    pub(crate) fn from_date(year: u64, month: u64, [day, hour, minute, second]: [u64; 4]) -> Option<Self> {
+        if day > 31 || !(1..=12).contains(&month) || !(1970..10_000).contains(&year) || hour > 23 || minute > 59 || second > 60 {
             return None;
         }
         // Years begin in March here, so that the leap day is a year's last. All numbers are small.
         #[allow(clippy::arithmetic_side_effects, reason = "each was bounded above")]
         let days = {
-            let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+            let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
             year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day
         };
         let hours = days.checked_sub(DAYS_UNTIL_1970)?.saturating_mul(24).saturating_add(hour);

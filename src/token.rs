@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use crate::assertion::jwt_part;
 use crate::failure::Failure;
+use crate::grant::Leg;
 use crate::json;
 use crate::request::Request;
 use crate::secret::Secret;
@@ -18,7 +20,7 @@ const MAX_EXPIRES_IN_SECONDS: u64 = 365 * 24 * 3600;
 pub struct Token {
     /// The token itself.
     pub access_token: Secret,
-    /// `Bearer`, as RFC 6750 writes it.
+    /// `Bearer`, as RFC 6750 writes it; `N_A` for what is no access token (RFC 8693 section 2.2.1).
     pub token_type: String,
     /// The granted scopes, separated by spaces.
     pub scope: String,
@@ -29,12 +31,18 @@ pub struct Token {
 }
 
 impl Token {
-    /// Reads the body of a 2xx response to `request`, which was sent at `sent_at`: the members of RFC 6749
-    /// section 5.1 that are used. A refresh token is never read.
+    /// Reads the body of a 2xx response to `leg` of `request`, which presented `assertion` at `sent_at`: the
+    /// members of RFC 6749 section 5.1 and RFC 8693 section 2.2.1 that are used. A refresh token is never read.
     ///
     /// # Errors
     /// `invalid_response`, with the member that is missing or wrong as its field.
-    pub fn read(request: &Request, body: &[u8], sent_at: Timestamp) -> Result<Self, Failure> {
+    pub fn read(
+        leg: &dyn Leg,
+        request: &Request,
+        assertion: &Secret,
+        body: &[u8],
+        sent_at: Timestamp,
+    ) -> Result<Self, Failure> {
         let response = json::object(body).ok_or_else(|| Failure::invalid_response("is not a JSON object"))?;
         let access_token = json::text(&response, "access_token").unwrap_or_default();
         if access_token.is_empty() {
@@ -44,11 +52,23 @@ impl Token {
             return Err(wrong("access_token", "has an access_token that no header can carry"));
         }
         // A server that hands the user's own token back would have it passed through.
-        if access_token == request.assertion.reveal() {
+        if [request.assertion.reveal(), assertion.reveal()].contains(&access_token) {
             return Err(wrong("access_token", "carries the assertion itself as its access_token"));
         }
-        if !json::text(&response, "token_type").is_some_and(|name| name.eq_ignore_ascii_case("bearer")) {
-            return Err(wrong("token_type", "has a token_type that is not Bearer"));
+        if let Some(wanted) = leg.jwt_type()
+            && !jwt_type(access_token).is_some_and(|name| is_media_type(&name, wanted))
+        {
+            return Err(wrong("access_token", &["has an access_token that is no JWT of typ ", wanted].concat()));
+        }
+        let token_type = leg.token_type();
+        if !json::text(&response, "token_type").is_some_and(|name| name.eq_ignore_ascii_case(token_type)) {
+            return Err(wrong("token_type", &["has a token_type that is not ", token_type].concat()));
+        }
+        let issued_token_type = json::text(&response, "issued_token_type");
+        let issuable = leg.issued_token_types();
+        if !issuable.is_empty() && !issued_token_type.is_some_and(|name| issuable.contains(&name)) {
+            let problem = ["has an issued_token_type that is not ", &issuable.join(" or ")].concat();
+            return Err(wrong("issued_token_type", &problem));
         }
         let scope = match json::text(&response, "scope") {
             Some(scope) if !scope.is_empty() => scope.to_owned(),
@@ -59,12 +79,23 @@ impl Token {
             .ok_or_else(|| wrong("expires_in", "has an expires_in that is not a positive number"))?;
         Ok(Self {
             access_token: Secret::new(access_token),
-            token_type: "Bearer".to_owned(),
+            token_type: token_type.to_owned(),
             scope,
-            issued_token_type: None,
+            // Only where the grant has it is it known to be one of the standard's names.
+            issued_token_type: issued_token_type.filter(|name| issuable.contains(name)).map(str::to_owned),
             expires_at: sent_at.plus(seconds.saturating_mul(1000)),
         })
     }
+}
+
+fn jwt_type(token: &str) -> Option<String> {
+    Some(json::text(&jwt_part(token, 0)?, "typ")?.to_owned())
+}
+
+/// Whether a `typ` names this type, with or without `application/` (RFC 7515 section 4.1.9).
+fn is_media_type(name: &str, wanted: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.strip_prefix("application/").unwrap_or(&name) == wanted
 }
 
 fn wrong(member: &str, problem: &str) -> Failure {
@@ -92,7 +123,9 @@ mod tests {
 
     use super::Token;
     use crate::failure::{Failure, FailureReason};
+    use crate::grant;
     use crate::request::{Request, RequestField};
+    use crate::secret::Secret;
     use crate::time::Timestamp;
 
     const SENT: Timestamp = Timestamp::from_secs(1000);
@@ -101,7 +134,15 @@ mod tests {
         let mut request = Request::new();
         request.set(RequestField::Assertion, "user.token").unwrap();
         request.set(RequestField::Scopes, "b a").unwrap();
-        Token::read(&request, body.as_bytes(), SENT)
+        Token::read(grant::ALL[0].legs()[0], &request, &request.assertion, body.as_bytes(), SENT)
+    }
+
+    fn read_as(grant: usize, leg: usize, body: &serde_json::Value) -> Result<Token, Option<String>> {
+        let mut request = Request::new();
+        request.set(RequestField::Assertion, "user.token").unwrap();
+        let presented = Secret::new("presented");
+        let token = Token::read(grant::ALL[grant].legs()[leg], &request, &presented, body.to_string().as_bytes(), SENT);
+        token.map_err(|failure| failure.field.clone())
     }
 
     fn lifetime(expires_in: &str) -> Option<u64> {
@@ -163,5 +204,43 @@ mod tests {
             assert_eq!(failure.field.as_deref(), field, "{body}");
             assert!(!failure.message.contains("user.token"));
         }
+    }
+
+    #[test]
+    fn a_token_exchange_must_say_that_it_issued_an_access_token() {
+        let with = |issued: &str, token_type: &str| {
+            let issued = ["urn:ietf:params:oauth:token-type:", issued].concat();
+            read_as(1, 0, &json!({"access_token": "t", "token_type": token_type, "issued_token_type": issued}))
+        };
+        let token = with("access_token", "bearer").unwrap();
+        assert_eq!(token.issued_token_type.as_deref(), Some("urn:ietf:params:oauth:token-type:access_token"));
+        assert!(with("jwt", "Bearer").is_ok());
+        for other in ["refresh_token", "id_token", "saml2", "id-jag", ""] {
+            assert_eq!(with(other, "Bearer").unwrap_err().as_deref(), Some("issued_token_type"), "{other}");
+        }
+        assert_eq!(with("access_token", "N_A").unwrap_err().as_deref(), Some("token_type"));
+        let without = json!({"access_token": "t", "token_type": "Bearer"});
+        assert_eq!(read_as(1, 0, &without).unwrap_err().as_deref(), Some("issued_token_type"));
+        assert!(read_as(2, 0, &without).is_ok(), "jwt-bearer need not");
+    }
+
+    #[test]
+    fn an_identity_assertion_is_known_by_its_type_in_the_response_and_in_its_header() {
+        let jwt = |typ: &str| {
+            use base64ct::{Base64UrlUnpadded, Encoding};
+            format!("{}.e30.c2ln", Base64UrlUnpadded::encode_string(json!({"typ": typ}).to_string().as_bytes()))
+        };
+        let with = |token: &str, token_type: &str, issued: &str| {
+            read_as(3, 0, &json!({"access_token": token, "token_type": token_type, "issued_token_type": issued}))
+        };
+        const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
+        assert!(with(&jwt("oauth-id-jag+jwt"), "N_A", ID_JAG).is_ok());
+        assert!(with(&jwt("application/OAuth-ID-JAG+jwt"), "n_a", ID_JAG).is_ok());
+        let field = |token: &str, token_type, issued| with(token, token_type, issued).unwrap_err();
+        assert_eq!(field(&jwt("JWT"), "N_A", ID_JAG).as_deref(), Some("access_token"));
+        assert_eq!(field("opaque", "N_A", ID_JAG).as_deref(), Some("access_token"));
+        assert_eq!(field(&jwt("oauth-id-jag+jwt"), "Bearer", ID_JAG).as_deref(), Some("token_type"));
+        assert_eq!(field(&jwt("oauth-id-jag+jwt"), "N_A", "x").as_deref(), Some("issued_token_type"));
+        assert_eq!(field("presented", "N_A", ID_JAG).as_deref(), Some("access_token"), "what was presented");
     }
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::request::Request;
 
 /// The layout of the digested fields. A change of theirs changes this, and old entries are misses.
-const VERSION: &[u8] = b"obo-edge/key/v1";
+const VERSION: &[u8] = b"obo-edge/key/v2";
 
 /// A SHA-256 digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,10 +97,13 @@ impl KeyMaker {
     pub fn new(config: &Config) -> Self {
         let mut fields = TaggedFields::default();
         fields.text(b'v', VERSION);
-        fields.text(b'g', config.grant.as_str().as_bytes());
-        fields.text(b'e', config.token_endpoint.as_str().as_bytes());
-        fields.optional(b'i', config.issuer.as_ref().map(|issuer| issuer.as_str().as_bytes()));
-        fields.text(b'c', config.client_id.as_bytes());
+        fields.text(b'g', config.grant.name().as_bytes());
+        // Of each leg's server: where, whose, as whom.
+        for server in &config.servers {
+            fields.optional(b'e', server.token_endpoint.as_ref().map(|url| url.as_str().as_bytes()));
+            fields.optional(b'i', server.issuer_name().map(str::as_bytes));
+            fields.text(b'c', server.client_id.as_bytes());
+        }
         Self { configured: Sha256::new_with_prefix(fields.as_bytes()) }
     }
 
@@ -142,16 +145,16 @@ mod tests {
     use serde_json::json;
 
     use super::{Digest, KeyMaker, TaggedFields};
-    use crate::cache::assertion::AssertionFacts;
-    use crate::config::Config;
+    use crate::assertion::AssertionFacts;
+    use crate::config::{Config, HostObjects};
     use crate::config::tests::options;
     use crate::request::{Request, VerifiedSubject};
     use crate::secret::Secret;
     use crate::url::tests::parse;
 
     fn key_of(options: serde_json::Value, request: &Request) -> Digest {
-        let config = Config::read(options, false, &parse).unwrap();
-        KeyMaker::new(&config).key(request, AssertionFacts::of(request.assertion.reveal()).digest)
+        let config = Config::read(options, HostObjects::default(), parse).unwrap();
+        KeyMaker::new(&config).key(request, AssertionFacts::of(request.assertion.reveal(), "").digest)
     }
 
     fn key(request: &Request) -> Digest {

@@ -33,7 +33,8 @@ impl Default for MemoryCache {
 }
 
 impl MemoryCache {
-    fn bounded(max_entries: usize, max_bytes: usize) -> Self {
+    /// An empty cache of so many entries and bytes at most.
+    pub(crate) fn bounded(max_entries: usize, max_bytes: usize) -> Self {
         Self {
             slots: Vec::new(),
             places: DigestMap::default(),

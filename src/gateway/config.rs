@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::fields::Fields;
+use crate::grant;
 use crate::url::{ParseUrl, Url};
 
 /// The longest name of a server, in characters.
@@ -58,11 +59,15 @@ pub struct OnBehalfOf {
 }
 
 impl GatewayConfig {
-    /// Reads the gateway's part of the configuration; the exchanger's own options are read by it.
+    /// Reads the gateway's part of the configuration; the exchanger reads its own options, of which `grant` is one.
     ///
     /// # Errors
     /// `misconfigured`, with the path of what is missing, wrong or unknown, the server's name in it.
-    pub fn read(config: Value, parse_url: ParseUrl<'_>) -> Result<Self, Failure> {
+    pub fn read(config: Value, grant: Option<&str>, parse_url: ParseUrl) -> Result<Self, Failure> {
+        if grant::ALL.iter().any(|known| Some(known.name()) == grant && !known.takes_access_tokens()) {
+            let problem = "cannot be that of a gateway, which holds neither ID tokens nor SAML assertions";
+            return Err(Failure::misconfigured("exchanger.grant", problem));
+        }
         let mut fields = Fields::new("", config)?;
         let origin = read_url(&mut fields, "publicOrigin", parse_url)?;
         let origin = origin.ok_or_else(|| fields.problem("publicOrigin", "is required"))?;
@@ -109,7 +114,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-fn read_server(mut fields: Fields, parse_url: ParseUrl<'_>) -> Result<Server, Failure> {
+fn read_server(mut fields: Fields, parse_url: ParseUrl) -> Result<Server, Failure> {
     let transport = fields.required_text("type")?;
     let obo = fields.take("obo");
     if HEADERLESS_TRANSPORTS.contains(&transport.as_str()) && obo.is_some() {
@@ -129,7 +134,7 @@ fn read_server(mut fields: Fields, parse_url: ParseUrl<'_>) -> Result<Server, Fa
     Ok(Server { url, inbound, obo })
 }
 
-fn read_inbound(mut fields: Fields, parse_url: ParseUrl<'_>) -> Result<Inbound, Failure> {
+fn read_inbound(mut fields: Fields, parse_url: ParseUrl) -> Result<Inbound, Failure> {
     let issuer = fields.required_text("issuer")?;
     // Compared letter by letter with `iss`, so kept as it was written.
     if let Err(problem) = Url::new(&issuer, parse_url) {
@@ -154,7 +159,7 @@ fn read_on_behalf_of(mut fields: Fields) -> Result<OnBehalfOf, Failure> {
     Ok(OnBehalfOf { scopes, resource, audience, consent_scope })
 }
 
-fn read_url(fields: &mut Fields, name: &'static str, parse_url: ParseUrl<'_>) -> Result<Option<Url>, Failure> {
+fn read_url(fields: &mut Fields, name: &'static str, parse_url: ParseUrl) -> Result<Option<Url>, Failure> {
     match fields.text(name)? {
         Some(text) => Url::new(&text, parse_url).map(Some).map_err(|problem| fields.problem(name, problem)),
         None => Ok(None),
@@ -204,14 +209,14 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn read(config: Value) -> GatewayConfig {
-        GatewayConfig::read(config, &parse).unwrap()
+        GatewayConfig::read(config, None, parse).unwrap()
     }
 
     fn problem(pointer: &str, value: Value) -> String {
         let mut config = config();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         config.pointer_mut(parent).unwrap()[name] = value;
-        GatewayConfig::read(config, &parse).unwrap_err().message.clone()
+        GatewayConfig::read(config, None, parse).unwrap_err().message.clone()
     }
 
     #[test]
@@ -252,6 +257,16 @@ pub(crate) mod tests {
         ] {
             let message = problem(pointer, value);
             assert!(message.starts_with(start), "{message:?} does not begin with {start:?}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_takes_no_access_tokens_is_none_for_a_gateway() {
+        let problem = |grant| GatewayConfig::read(config(), grant, parse).err().map(|failure| failure.message.clone());
+        let message = problem(Some("identity-assertion")).unwrap();
+        assert!(message.starts_with("exchanger.grant cannot be that of a gateway"), "{message}");
+        for grant in [None, Some("on-behalf-of"), Some("token-exchange"), Some("jwt-bearer"), Some("unknown")] {
+            assert_eq!(problem(grant), None, "the exchanger says what is wrong with {grant:?}");
         }
     }
 }

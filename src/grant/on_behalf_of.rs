@@ -4,46 +4,99 @@
 //! error codes", "Claims challenges"; RFC 7523 section 2.1. Microsoft may change codes: they refine `error`,
 //! and an unknown one breaks nothing.
 
+use super::{Grant, Leg, Presented, jwt_bearer, required};
+use crate::assertion::AssertionFacts;
 use crate::client::Form;
 use crate::failure::{Failure, FailureReason, Verdict};
-use crate::request::Request;
+use crate::request::{Request, RequestField};
+use crate::url::Url;
 
-const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// Entra's authorities in its clouds.
+const AUTHORITIES: [&str; 3] =
+    ["login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"];
+/// Authorities that are no tenant.
+const SHARED_AUTHORITIES: [&str; 3] = ["common", "organizations", "consumers"];
 
-/// Entra's v2 endpoint refuses `resource` (901002) and knows neither audiences nor actors.
-pub(super) fn check(request: &Request) -> Result<(), Failure> {
-    let unsupported = [
-        ("resource", !request.resource.is_empty()),
-        ("audience", !request.audience.is_empty()),
-        ("actorToken", request.actor_token.is_some()),
-        ("actorTokenType", request.actor_token_type.is_some()),
-        ("assertionType", request.assertion_type.is_some()),
-    ];
-    match unsupported.into_iter().find(|(_, given)| *given) {
-        Some((field, _)) => Err(Failure::invalid_request(field, "is no parameter of the on-behalf-of grant")),
-        None => Ok(()),
+#[derive(Debug)]
+pub(super) struct OnBehalfOf;
+
+impl Grant for OnBehalfOf {
+    fn name(&self) -> &'static str {
+        "on-behalf-of"
+    }
+
+    /// Entra's v2 endpoint refuses `resource` (901002) and knows neither audiences nor actors.
+    fn takes(&self) -> &'static [RequestField] {
+        &[RequestField::Claims]
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Failure> {
+        if request.scopes.is_empty() { Err(required(RequestField::Scopes)) } else { Ok(()) }
+    }
+
+    fn check_server(&self, url: &Url) -> Result<(), &'static str> {
+        let url = url.components();
+        let tenant = url.path.split('/').nth(1).unwrap_or_default();
+        let is_shared = SHARED_AUTHORITIES.iter().any(|shared| shared.eq_ignore_ascii_case(tenant));
+        if AUTHORITIES.contains(&url.host.as_str()) && is_shared {
+            return Err("must be a tenant's own: common, organizations and consumers are no tenant, \
+                 and on-behalf-of needs the tenant that the user signed in to");
+        }
+        Ok(())
+    }
+
+    fn legs(&self) -> &'static [&'static dyn Leg] {
+        &[&Entra]
+    }
+
+    fn reuses_client_assertions(&self) -> bool {
+        true
+    }
+
+    fn objection(&self, _request: &Request, assertion: &AssertionFacts) -> Option<&'static str> {
+        [
+            (assertion.is_id_token, "is an ID token: present the access token"),
+            (assertion.is_app_only, "is an app-only token (idtyp), which stands for no user"),
+            (assertion.lacks_scp, "has no scp: it is no delegated access token of Entra ID's"),
+            (assertion.is_for_another, "was issued for another audience than this client"),
+        ]
+        .into_iter()
+        .find_map(|(is_so, objection)| is_so.then_some(objection))
     }
 }
 
-pub(super) fn parameters(request: &Request) -> Form {
-    let mut form = Form::default();
-    form.add("grant_type", GRANT_TYPE);
-    form.add("requested_token_use", "on_behalf_of");
-    form.add("assertion", request.assertion.reveal());
-    form.add("scope", &request.scopes.join(" "));
-    if let Some(claims) = &request.claims {
-        form.add("claims", claims);
+struct Entra;
+
+impl Leg for Entra {
+    fn parameters(&self, presented: &Presented<'_>) -> Form {
+        let mut form = Form::default();
+        form.add("grant_type", jwt_bearer::GRANT_TYPE);
+        form.add("requested_token_use", "on_behalf_of");
+        form.add("assertion", presented.assertion.reveal());
+        form.add("scope", &presented.request.scopes.join(" "));
+        if let Some(claims) = &presented.request.claims {
+            form.add("claims", claims);
+        }
+        form
     }
-    form
-}
 
-/// Throttling arrives as 400 `invalid_grant` here; it must not read as "sign in again".
-pub(super) fn is_throttled(codes: &[u32]) -> bool {
-    codes.iter().any(|code| matches!(code, 50196 | 90055))
-}
+    /// Throttling arrives as 400 `invalid_grant` here; it must not read as "sign in again".
+    fn is_throttled(&self, codes: &[u32]) -> bool {
+        codes.iter().any(|code| matches!(code, 50196 | 90055))
+    }
 
-pub(super) fn refine(codes: &[u32], suberror: Option<&str>) -> Option<Verdict> {
-    by_suberror(suberror).or_else(|| codes.iter().find_map(|code| by_code(*code)))
+    fn refine(&self, codes: &[u32], suberror: Option<&str>) -> Option<Verdict> {
+        by_suberror(suberror).or_else(|| codes.iter().find_map(|code| by_code(*code)))
+    }
+
+    /// Of a key that was rotated or a clock that was wrong; a wrong secret (7000215) or an unknown client (700016)
+    /// stays wrong.
+    fn wants_a_fresh_client_assertion(&self, codes: &[u32]) -> bool {
+        const FRESH: [u32; 6] = [700027, 700024, 7000214, 1000502, 7000274, 7000277];
+        const NEVER: [u32; 2] = [7000215, 700016];
+        let any = |listed: &[u32]| codes.iter().any(|code| listed.contains(code));
+        any(&FRESH) && !any(&NEVER)
+    }
 }
 
 fn by_suberror(suberror: Option<&str>) -> Option<Verdict> {

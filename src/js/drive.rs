@@ -14,6 +14,7 @@ use super::{Shared, now, to_js};
 use crate::exchange::{Action, Event, Response, StoreWrite, TokenRequest};
 use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::flight::Generation;
+use crate::secret::Secret;
 
 /// How long a removal from the store may take, in milliseconds.
 const STORE_DELETE_MS: u64 = 1500;
@@ -71,10 +72,18 @@ async fn perform(host: &Host, action: Action) -> Event {
                 Some(Err(_)) | None => Event::StoreFailed,
             }
         }
-        Action::Post(request) => match post(host, request).await {
-            Ok(response) => Event::Responded(response),
-            Err(failure) => Event::TransportFailed(failure),
-        },
+        Action::Get { url, timeout_ms, max_response_bytes } => {
+            sent(host, "GET", &url, None, None, timeout_ms, max_response_bytes).await
+        }
+        Action::Post(TokenRequest { url, authorization, body, timeout_ms, max_response_bytes }) => {
+            sent(host, "POST", &url, authorization, Some(body), timeout_ms, max_response_bytes).await
+        }
+        Action::Sign { server, jwt, timeout_ms } => {
+            client_assertion(timeout_ms, host.sign(server, &jwt.header, &jwt.claims)).await
+        }
+        Action::ObtainClientAssertion { server, timeout_ms } => {
+            client_assertion(timeout_ms, host.client_assertion(server)).await
+        }
         Action::Sleep { wait_ms } => {
             sleep(wait_ms).await;
             Event::Slept
@@ -82,34 +91,71 @@ async fn perform(host: &Host, action: Action) -> Event {
     }
 }
 
-async fn post(host: &Host, request: TokenRequest) -> Result<Response, TransportFailure> {
-    let controller = AbortController::new().map_err(network)?;
-    let response = within(request.timeout_ms, exchange(host, &request, &controller)).await;
-    if !matches!(response, Some(Ok(_))) {
-        // Nobody reads on: neither a response that came too late nor the rest of one that is too long.
-        controller.abort();
+/// What the operator's key or callback gives.
+async fn client_assertion(timeout_ms: u64, given: Result<JsValue, JsValue>) -> Event {
+    match within(timeout_ms, settled(given)).await {
+        Some(Ok(text)) => Event::ClientAssertion(Secret::new(text.as_string().unwrap_or_default())),
+        Some(Err(_)) | None => Event::ClientAssertionFailed,
     }
-    response.unwrap_or(Err(TransportFailure::TimedOut))
+}
+
+/// Sends a request, and reads the response within its time.
+async fn sent(
+    host: &Host,
+    method: &str,
+    url: &str,
+    authorization: Option<Secret>,
+    body: Option<Secret>,
+    timeout_ms: u64,
+    max_response_bytes: usize,
+) -> Event {
+    let response = match AbortController::new() {
+        Ok(controller) => {
+            let init = init(method, authorization, body, &controller);
+            let response = within(timeout_ms, exchange(host, url, init, max_response_bytes)).await;
+            if !matches!(response, Some(Ok(_))) {
+                // Nobody reads on: neither a response that came too late nor the rest of one that is too long.
+                controller.abort();
+            }
+            response.unwrap_or(Err(TransportFailure::TimedOut))
+        }
+        Err(error) => Err(network(error)),
+    };
+    response.map_or_else(Event::TransportFailed, Event::Responded)
+}
+
+/// A form goes out, JSON comes back, and no redirect is followed.
+fn init(
+    method: &str,
+    authorization: Option<Secret>,
+    body: Option<Secret>,
+    controller: &AbortController,
+) -> Result<RequestInit, JsValue> {
+    let headers = Headers::new()?;
+    headers.set("accept", "application/json")?;
+    if let Some(authorization) = authorization {
+        headers.set("authorization", authorization.reveal())?;
+    }
+    let init = RequestInit::new();
+    if let Some(body) = body {
+        headers.set("content-type", "application/x-www-form-urlencoded")?;
+        init.set_body(&JsValue::from_str(body.reveal()));
+    }
+    init.set_method(method);
+    init.set_headers(&headers);
+    init.set_redirect(RequestRedirect::Manual);
+    init.set_signal(Some(&controller.signal()));
+    Ok(init)
 }
 
 async fn exchange(
     host: &Host,
-    request: &TokenRequest,
-    controller: &AbortController,
+    url: &str,
+    init: Result<RequestInit, JsValue>,
+    max_response_bytes: usize,
 ) -> Result<Response, TransportFailure> {
-    let headers = Headers::new().map_err(network)?;
-    headers.set("content-type", "application/x-www-form-urlencoded").map_err(network)?;
-    headers.set("accept", "application/json").map_err(network)?;
-    if let Some(authorization) = &request.authorization {
-        headers.set("authorization", authorization.reveal()).map_err(network)?;
-    }
-    let init = RequestInit::new();
-    init.set_method("POST");
-    init.set_headers(&headers);
-    init.set_body(&JsValue::from_str(request.body.reveal()));
-    init.set_redirect(RequestRedirect::Manual);
-    init.set_signal(Some(&controller.signal()));
-    let response = settled(host.fetch(&request.url, &init)).await.map_err(network)?;
+    let init = init.map_err(network)?;
+    let response = settled(host.fetch(url, &init)).await.map_err(network)?;
     if !response.is_object() || !Reflect::get(&response, &"headers".into()).map_err(network)?.is_object() {
         return Err(TransportFailure::Network);
     }
@@ -121,7 +167,7 @@ async fn exchange(
     Ok(Response {
         status: response.status(),
         retry_after: response.headers().get("retry-after").ok().flatten(),
-        body: read_body(&response, request.max_response_bytes).await?,
+        body: read_body(&response, max_response_bytes).await?,
     })
 }
 

@@ -8,8 +8,10 @@ use crate::failure::{Failure, FailureReason};
 use crate::gateway::answer::Answer;
 use crate::gateway::config::GatewayConfig;
 use crate::gateway::route::{self, Route};
-use crate::gateway::{headers, metadata, refusal, token};
+use crate::gateway::{headers, refusal, token};
 use crate::json::object;
+use crate::metadata;
+use crate::url::Url;
 
 /// A configured gateway.
 #[wasm_bindgen]
@@ -40,14 +42,14 @@ struct JsServer<'a> {
 
 #[wasm_bindgen]
 impl GatewayCore {
-    /// A gateway with this configuration, JSON.
+    /// A gateway with this configuration, JSON, and an exchanger of this grant.
     ///
     /// # Errors
     /// A failure that names what is missing, wrong or unknown.
     #[wasm_bindgen(constructor)]
-    pub fn new(config: &str) -> Result<GatewayCore, JsValue> {
+    pub fn new(config: &str, grant: Option<String>) -> Result<GatewayCore, JsValue> {
         let config = serde_json::from_slice(config.as_bytes()).unwrap_or_default();
-        GatewayConfig::read(config, &read::parse_url).map(Self).map_err(|failure: Failure| to_js(&failure))
+        GatewayConfig::read(config, grant.as_deref(), read::parse_url).map(Self).map_err(|failure: Failure| to_js(&failure))
     }
 
     /// The servers.
@@ -149,12 +151,12 @@ impl GatewayCore {
 
     /// Where an issuer's metadata may be.
     pub fn issuer_metadata_urls(&self, issuer: &str) -> Vec<String> {
-        metadata::issuer_metadata_urls(issuer, &read::parse_url)
+        Url::new(issuer, read::parse_url).map_or_else(|_| Vec::new(), |issuer| metadata::metadata_urls(&issuer).into())
     }
 
     /// The `jwks_uri` of an issuer's metadata that names it.
     pub fn jwks_uri(&self, issuer: &str, document: &str) -> Option<String> {
-        metadata::jwks_uri(issuer, document, &read::parse_url)
+        metadata::jwks_uri(issuer, document, read::parse_url)
     }
 }
 

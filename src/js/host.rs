@@ -17,6 +17,18 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     pub fn fetch(this: &Host, url: &str, init: &web_sys::RequestInit) -> Result<JsValue, JsValue>;
 
+    /// A JWT with this header and these claims, signed with the client's key at this server.
+    #[wasm_bindgen(method, catch)]
+    pub fn sign(this: &Host, server: usize, header: &str, claims: &str) -> Result<JsValue, JsValue>;
+
+    /// What the operator's callback gives for this server.
+    #[wasm_bindgen(method, catch, js_name = clientAssertion)]
+    pub fn client_assertion(this: &Host, server: usize) -> Result<JsValue, JsValue>;
+
+    /// Whether the operator gave a `fetch`.
+    #[wasm_bindgen(method, getter, js_name = hasFetch)]
+    pub fn has_fetch(this: &Host) -> bool;
+
     /// The store, or `undefined`.
     #[wasm_bindgen(method, getter)]
     pub fn store(this: &Host) -> JsValue;

@@ -18,6 +18,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::cache::entry::Entry;
 use crate::call::{Call, Source, Turn, Wake};
+use crate::config::HostObjects;
 use crate::exchanger::Exchanger;
 use crate::failure::Failure;
 use crate::flight::Generation;
@@ -104,7 +105,8 @@ impl Core {
     /// A failure as `failure` gives it.
     #[wasm_bindgen(constructor)]
     pub fn new(options: &str, host: Host) -> Result<Core, JsValue> {
-        let config = read::config(options, !host.store().is_undefined()).map_err(|failure| to_js(&failure))?;
+        let objects = HostObjects { store: !host.store().is_undefined(), fetch: host.has_fetch() };
+        let config = read::config(options, objects).map_err(|failure| to_js(&failure))?;
         let mut exchanger = Exchanger::new(config);
         if host.on_event().is_some() {
             exchanger.journal().listen();

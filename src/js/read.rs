@@ -1,12 +1,12 @@
 //! The options, out of JavaScript.
 
-use crate::config::Config;
+use crate::config::{Config, HostObjects};
 use crate::failure::Failure;
 use crate::url::UrlComponents;
 
 /// Reads the options of an exchanger, which JavaScript wrote as JSON.
-pub(super) fn config(options: &str, has_store: bool) -> Result<Config, Failure> {
-    Config::read(serde_json::from_slice(options.as_bytes()).unwrap_or_default(), has_store, &parse_url)
+pub(super) fn config(options: &str, host: HostObjects) -> Result<Config, Failure> {
+    Config::read(serde_json::from_slice(options.as_bytes()).unwrap_or_default(), host, parse_url)
 }
 
 /// Takes a URL apart with the very parser that `fetch` uses.

@@ -336,6 +336,7 @@ fn an_event_that_does_not_fit_ends_the_flight_in_a_failure_and_the_key_lives_on(
         Event::StoreRead(_) | Event::StoreFailed => step == 1,
         Event::Responded(_) | Event::TransportFailed(_) => step == 2,
         Event::Slept => step == 3,
+        Event::ClientAssertion(_) | Event::ClientAssertionFailed => false,
     };
     for step in 0..4 {
         let events = [
@@ -346,6 +347,8 @@ fn an_event_that_does_not_fit_ends_the_flight_in_a_failure_and_the_key_lives_on(
             Event::Responded(token_response()),
             Event::TransportFailed(TransportFailure::Network),
             Event::Slept,
+            crate::world::client_assertion("a.b.c"),
+            Event::ClientAssertionFailed,
         ];
         for event in events.into_iter().filter(|event| !fits(step, event)) {
             let mut world = World::with_store();

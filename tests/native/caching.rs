@@ -497,7 +497,7 @@ fn a_shared_token_is_not_served_from_memory_past_the_presented_assertions_own_en
 /// The token endpoint refuses assertions that have ended, by the hosts' clock.
 fn refuse_ended(world: &mut World) {
     world.judge = Some(Box::new(|posted: &Posted| {
-        let ended = obo_edge::cache::assertion::AssertionFacts::of(&posted.assertion).is_expired(posted.sent_at);
+        let ended = obo_edge::assertion::AssertionFacts::of(&posted.assertion, "").is_expired(posted.sent_at);
         ended.then(|| Answer::error(400, "invalid_grant", &[500_133]))
     }));
 }

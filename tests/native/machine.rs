@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use obo_edge::cache::assertion::AssertionFacts;
+use obo_edge::assertion::AssertionFacts;
 use obo_edge::call::Source;
 use obo_edge::failure::{FailureReason, TransportFailure};
 use obo_edge::request::Request;

@@ -74,8 +74,8 @@ fn when_the_leader_vanishes_at_any_step_every_follower_gets_a_token_with_one_mor
             let callers = hundred(&mut world);
             world.run();
             let requests_without = match step {
-                Step::ReadingStore => 0,
                 Step::Posting | Step::Sleeping => 1,
+                _ => 0,
             };
             assert_eq!(world.posted.len(), requests_without + 1, "{step:?} {bell:?}");
             assert!(world.is_gone(callers[0]));

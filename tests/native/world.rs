@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use obo_edge::cache::entry::Entry;
 use obo_edge::call::{Call, Source, Turn, Wake};
-use obo_edge::config::Config;
+use obo_edge::config::{Config, HostObjects};
 use obo_edge::exchange::{Action, Event, Response, StoreWrite};
 use obo_edge::exchanger::Exchanger;
 use obo_edge::failure::{Failure, FailureReason, TransportFailure};
 use obo_edge::flight::Generation;
 use obo_edge::journal::{ExchangeEvent, Stats};
 use obo_edge::request::{Request, RequestField};
+use obo_edge::secret::Secret;
 use obo_edge::time::Timestamp;
 use obo_edge::url::UrlComponents;
 use serde_json::{Value, json};
@@ -117,7 +118,7 @@ pub(crate) fn parse_url(text: &str) -> Option<UrlComponents> {
 }
 
 pub(crate) fn read_options(options: Value, has_store: bool) -> Result<Config, Failure> {
-    Config::read(options, has_store, &parse_url)
+    Config::read(options, HostObjects { store: has_store, fetch: true }, parse_url)
 }
 
 // ---------------------------------------------------------------- the token endpoint
@@ -176,10 +177,18 @@ impl Answer {
         self
     }
 
-    fn event(self, posted: &Posted) -> Event {
+    /// What comes of it where there is no token request.
+    fn plain_event(self) -> Event {
         match self.what {
             What::Fail(failure) => Event::TransportFailed(failure),
             What::Respond { status, retry_after, body } => Event::Responded(Response { status, retry_after, body }),
+            What::Mint { .. } => panic!("nobody asked for a token"),
+        }
+    }
+
+    fn event(self, posted: &Posted) -> Event {
+        match self.what {
+            What::Fail(_) | What::Respond { .. } => self.plain_event(),
             What::Mint { expires_in } => {
                 let mut body = json!({
                     "token_type": "Bearer", "scope": posted.scopes, "access_token": posted.token(),
@@ -231,6 +240,11 @@ impl Posted {
 /// Looks at a request, and answers it where it has something to say.
 pub(crate) type Judge = Box<dyn FnMut(&Posted) -> Option<Answer>>;
 
+/// A host that made this client assertion.
+pub(crate) fn client_assertion(text: &str) -> Event {
+    Event::ClientAssertion(Secret::new(text))
+}
+
 // ---------------------------------------------------------------- the store
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,6 +281,8 @@ pub(crate) const BELLS: [Bell; 2] = [Bell::Rejects, Bell::StaysSilent];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     ReadingStore,
+    ReadingMetadata,
+    Authenticating,
     Posting,
     Sleeping,
 }
@@ -325,6 +341,16 @@ pub(crate) struct World {
     /// What flights slept, in milliseconds.
     pub(crate) slept: Vec<u64>,
     pub(crate) store: Store,
+    /// What is answered to a GET of each URL; 404 where nothing is.
+    pub(crate) metadata: BTreeMap<String, Answer>,
+    /// The URLs that metadata was asked from.
+    pub(crate) fetched: Vec<String>,
+    /// What was signed: at which server, the header, the claims.
+    pub(crate) signed: Vec<(usize, String, String)>,
+    /// At which server the callback was asked.
+    pub(crate) obtained: Vec<usize>,
+    /// What comes of the next client assertions; then a JWT of its own each time.
+    pub(crate) client_assertions: VecDeque<Event>,
     pub(crate) events: Vec<ExchangeEvent>,
     /// The answers to the next requests, in turn; then `otherwise`.
     pub(crate) answers: VecDeque<Answer>,
@@ -370,6 +396,11 @@ impl World {
                 reads: Vec::new(),
                 written_for_seconds: Vec::new(),
             },
+            metadata: BTreeMap::new(),
+            fetched: Vec::new(),
+            signed: Vec::new(),
+            obtained: Vec::new(),
+            client_assertions: VecDeque::new(),
             events: Vec::new(),
             answers: VecDeque::new(),
             otherwise: Answer::token(3600),
@@ -650,6 +681,22 @@ impl World {
         let timeout_ms = action.timeout_ms();
         let (step, after_ms, event) = match action {
             Action::ReadStore { name, .. } => (Step::ReadingStore, self.store.read_after_ms, self.read(&name)),
+            Action::Get { url, .. } => {
+                let answer = self.metadata.get(&url).cloned().unwrap_or_else(|| Answer::respond(404, "not here"));
+                self.fetched.push(url);
+                (Step::ReadingMetadata, answer.after_ms, answer.plain_event())
+            }
+            Action::Sign { server, jwt, .. } => {
+                self.signed.push((server, jwt.header, jwt.claims.clone()));
+                // Not a signature, but as unlike as signatures are.
+                let text = format!("e30.{}.c2ln", Base64UrlUnpadded::encode_string(jwt.claims.as_bytes()));
+                (Step::Authenticating, 1, self.client_assertions.pop_front().unwrap_or_else(|| client_assertion(&text)))
+            }
+            Action::ObtainClientAssertion { server, .. } => {
+                self.obtained.push(server);
+                let text = format!("e30.{}.c2ln", Base64UrlUnpadded::encode_string(self.obtained.len().to_string().as_bytes()));
+                (Step::Authenticating, 1, self.client_assertions.pop_front().unwrap_or_else(|| client_assertion(&text)))
+            }
             Action::Post(request) => {
                 let posted = self.receive(request);
                 let judged = self.judge.as_mut().and_then(|judge| judge(&posted));
@@ -665,7 +712,8 @@ impl World {
         };
         let late = match step {
             Step::ReadingStore => Event::StoreFailed,
-            Step::Posting => Event::TransportFailed(TransportFailure::TimedOut),
+            Step::Posting | Step::ReadingMetadata => Event::TransportFailed(TransportFailure::TimedOut),
+            Step::Authenticating => Event::ClientAssertionFailed,
             Step::Sleeping => Event::Slept,
         };
         let event = if after_ms < timeout_ms { event } else { late };
@@ -685,7 +733,8 @@ impl World {
             let mut values = form_urlencoded::parse(body.as_bytes()).filter(|(known, _)| known == name);
             values.next().map(|(_, value)| value.into_owned()).unwrap_or_default()
         };
-        let assertion = parameter("assertion");
+        let assertion = Some(parameter("assertion")).filter(|text| !text.is_empty());
+        let assertion = assertion.unwrap_or_else(|| parameter("subject_token"));
         Posted {
             number: self.posted.len() + 1,
             sent_ms: self.real_ms,

@@ -1,0 +1,170 @@
+//! An authorization server, and what this client is there: the options of one side of an exchange.
+
+use serde_json::{Map, Value};
+
+use crate::certificate::Certificate;
+use crate::client::{ClientAuthentication, SigningAlgorithm, SigningKey};
+use crate::failure::Failure;
+use crate::fields::{Fields, one_of};
+use crate::json;
+use crate::pem;
+use crate::secret::Secret;
+use crate::url::{ParseUrl, Url};
+
+/// The methods of client authentication.
+const METHODS: [&str; 6] =
+    ["client_secret_post", "client_secret_basic", "private_key_jwt", "client_assertion", "tls_client_auth", "none"];
+/// `rsaEncryption` (RFC 8017 appendix C), and `id-ecPublicKey` with P-256 (RFC 5480 section 2.1.1), as a PKCS #8
+/// key names its algorithm in DER.
+const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const EC_P256: &[u8] = &[
+    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+];
+/// How far into a PKCS #8 key its algorithm stands.
+const PKCS8_HEAD_BYTES: usize = 40;
+
+/// An authorization server, and this client at it.
+#[derive(Clone, Debug)]
+pub struct AuthorizationServer {
+    /// Where the options stand: empty, or `resourceAuthorizationServer`.
+    path: String,
+    /// The issuer identifier, exactly as metadata must have it, and as it is fetched.
+    pub issuer: Option<(String, Url)>,
+    /// Where tokens are made; discovered from the issuer where absent.
+    pub token_endpoint: Option<Url>,
+    /// This client's id.
+    pub client_id: String,
+    /// How this client proves who it is.
+    pub client_authentication: ClientAuthentication,
+}
+
+impl AuthorizationServer {
+    /// Takes the options of an authorization server out of `fields`.
+    ///
+    /// # Errors
+    /// `misconfigured` with the option that is missing or wrong.
+    pub(crate) fn read(fields: &mut Fields, has_fetch: bool, parse_url: ParseUrl) -> Result<Self, Failure> {
+        let url = |fields: &mut Fields, name: &'static str| match fields.text(name)? {
+            Some(text) => match Url::new(&text, parse_url) {
+                Ok(url) => Ok(Some((text, url))),
+                Err(problem) => Err(fields.problem(name, problem)),
+            },
+            None => Ok(None),
+        };
+        let issuer = url(fields, "issuer")?;
+        // RFC 8414 section 2.
+        if issuer.as_ref().is_some_and(|(_, url)| url.components().has_query) {
+            return Err(fields.problem("issuer", "must not have a query"));
+        }
+        let token_endpoint = url(fields, "tokenEndpoint")?.map(|(_, url)| url);
+        if issuer.is_none() && token_endpoint.is_none() {
+            return Err(fields.problem("tokenEndpoint", "or issuer is required"));
+        }
+        let client_id = fields.required_text("clientId")?;
+        let client_authentication = fields.object("clientAuthentication")?;
+        let client_authentication =
+            client_authentication.ok_or_else(|| fields.problem("clientAuthentication", "is required"))?;
+        let client_authentication = read_client_authentication(client_authentication, has_fetch)?;
+        Ok(Self { path: fields.path(""), issuer, token_endpoint, client_id, client_authentication })
+    }
+
+    /// The path of the option `name`.
+    pub(crate) fn path(&self, name: &str) -> String {
+        [self.path.as_str(), name].concat()
+    }
+
+    /// A failure about the option `name`.
+    pub(crate) fn problem(&self, name: &str, problem: &str) -> Failure {
+        Failure::misconfigured(&self.path(name), problem)
+    }
+
+    /// The issuer identifier, where there is one.
+    pub(crate) fn issuer_name(&self) -> Option<&str> {
+        self.issuer.as_ref().map(|(name, _)| name.as_str())
+    }
+}
+
+fn read_client_authentication(mut fields: Fields, has_fetch: bool) -> Result<ClientAuthentication, Failure> {
+    let method = fields.required_text("method")?;
+    let secret = |fields: &mut Fields| fields.required_text("clientSecret").map(Secret::new);
+    let authentication = match method.as_str() {
+        "client_secret_post" => ClientAuthentication::ClientSecretPost(secret(&mut fields)?),
+        "client_secret_basic" => ClientAuthentication::ClientSecretBasic(secret(&mut fields)?),
+        "private_key_jwt" => ClientAuthentication::PrivateKeyJwt(read_signing_key(&mut fields)?),
+        "client_assertion" => {
+            // The host says `true` where it has a function, and `false` where it has anything else.
+            match fields.take("clientAssertion") {
+                Some(Value::Bool(true)) => ClientAuthentication::ClientAssertion,
+                Some(_) => return Err(fields.problem("clientAssertion", "must be a function")),
+                None => return Err(fields.problem("clientAssertion", "is required")),
+            }
+        }
+        "tls_client_auth" if !has_fetch => {
+            let problem = "tls_client_auth needs the option fetch: it is what has the client's certificate";
+            return Err(fields.problem("method", problem));
+        }
+        "tls_client_auth" => ClientAuthentication::TlsClientAuth,
+        "none" => ClientAuthentication::None,
+        _ => return Err(fields.problem("method", &one_of(METHODS))),
+    };
+    fields.finish()?;
+    Ok(authentication)
+}
+
+fn read_signing_key(fields: &mut Fields) -> Result<SigningKey, Failure> {
+    let algorithm = fields.required_text("algorithm")?;
+    let algorithm = SigningAlgorithm::ALL.into_iter().find(|known| known.as_str() == algorithm);
+    let algorithm = algorithm.ok_or_else(|| {
+        fields.problem("algorithm", &one_of(SigningAlgorithm::ALL.map(SigningAlgorithm::as_str)))
+    })?;
+    let problem = match fields.take("key") {
+        None => Some("is required"),
+        Some(Value::String(text)) => problem_of_pem(&text, algorithm),
+        Some(Value::Object(jwk)) => problem_of_jwk(&jwk, algorithm),
+        // The host holds a CryptoKey.
+        Some(Value::Bool(true)) => None,
+        Some(_) => Some("must be a PKCS #8 PEM, a JWK or a CryptoKey"),
+    };
+    if let Some(problem) = problem {
+        return Err(fields.problem("key", problem));
+    }
+    let certificate = match fields.text("certificate")? {
+        Some(text) => Some(
+            Certificate::from_pem(&text).ok_or_else(|| fields.problem("certificate", "must be a certificate in PEM"))?,
+        ),
+        None => None,
+    };
+    Ok(SigningKey { algorithm, key_id: fields.text("kid")?, certificate })
+}
+
+/// What is wrong with a key in PEM (RFC 7468 section 10): an unencrypted PKCS #8 key of the algorithm's kind.
+fn problem_of_pem(text: &str, algorithm: SigningAlgorithm) -> Option<&'static str> {
+    if text.contains("ENCRYPTED") {
+        return Some("is encrypted: decrypt it first (openssl pkcs8 -in key.pem -out decrypted.pem)");
+    }
+    let Some(der) = pem::decode(text, "PRIVATE KEY") else {
+        return Some("must be a PKCS #8 PEM, which begins with -----BEGIN PRIVATE KEY----- (openssl pkcs8 -topk8 -nocrypt)");
+    };
+    let head = der.get(..PKCS8_HEAD_BYTES).unwrap_or(&der);
+    let (wanted, problem) = match algorithm {
+        SigningAlgorithm::Es256 => (EC_P256, NO_P256_KEY),
+        SigningAlgorithm::Rs256 | SigningAlgorithm::Ps256 => (RSA, NO_RSA_KEY),
+    };
+    let is_of_its_kind = head.windows(wanted.len()).any(|window| window == wanted);
+    (!is_of_its_kind).then_some(problem)
+}
+
+/// What is wrong with a key as a JWK (RFC 7518 section 6).
+fn problem_of_jwk(jwk: &Map<String, Value>, algorithm: SigningAlgorithm) -> Option<&'static str> {
+    let (kind, curve, problem) = match algorithm {
+        SigningAlgorithm::Es256 => ("EC", Some("P-256"), NO_P256_KEY),
+        SigningAlgorithm::Rs256 | SigningAlgorithm::Ps256 => ("RSA", None, NO_RSA_KEY),
+    };
+    if json::text(jwk, "kty") != Some(kind) || (curve.is_some() && json::text(jwk, "crv") != curve) {
+        return Some(problem);
+    }
+    json::text(jwk, "d").is_none().then_some("is a public key: the private one signs")
+}
+
+const NO_RSA_KEY: &str = "is no RSA key, which algorithm RS256 or PS256 needs";
+const NO_P256_KEY: &str = "is no EC key on P-256, which algorithm ES256 needs";

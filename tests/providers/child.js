@@ -1,0 +1,70 @@
+/** Servers that are programs of their own: started, waited for, ended. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** A cold Java on a busy machine takes its time; a server that has not answered by then will not. */
+const startLimitMs = 180_000;
+/** How long a server may take to end by itself. */
+const endLimitMs = 20_000;
+/** How much of what a server prints is kept, to show where it does not start. */
+const keptLines = 40;
+
+/**
+ * Starts a program and waits until its server answers.
+ *
+ * @param {object} options
+ * @param {string} options.name for messages
+ * @param {string} options.program
+ * @param {string[]} options.args
+ * @param {string} [options.cwd]
+ * @param {Record<string, string>} options.env what is added to this process's own environment
+ * @param {string} options.readyUrl answers 200 once the server is up
+ */
+export async function startServer({ name, program, args, cwd, env, readyUrl }) {
+  const child = spawn(program, args, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  const printed = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text) => {
+      printed.push(...text.split("\n"));
+      printed.splice(0, printed.length - keptLines);
+    });
+  }
+  const failure = (what) => new Error(`${name} ${what}. Its last lines:\n${printed.join("\n")}`);
+
+  let startError;
+  child.on("error", (error) => (startError = error));
+  const ended = once(child, "close").catch(() => {});
+  // A test run that is cut short leaves nothing behind.
+  const endWithUs = () => child.kill("SIGKILL");
+  process.once("exit", endWithUs);
+
+  async function close() {
+    process.removeListener("exit", endWithUs);
+    const giveUp = setTimeout(() => child.kill("SIGKILL"), endLimitMs);
+    if (child.exitCode === null && child.signalCode === null && !startError) {
+      child.kill("SIGTERM");
+      await ended;
+    }
+    clearTimeout(giveUp);
+  }
+
+  const end = Date.now() + startLimitMs;
+  while (!(await answers(readyUrl))) {
+    if (startError) throw failure(`cannot be started: ${startError.message}`);
+    if (child.exitCode !== null || child.signalCode !== null) throw failure(`ended with ${child.exitCode ?? child.signalCode}`);
+    if (Date.now() >= end) {
+      await close();
+      throw failure(`did not answer within ${startLimitMs / 1000} s`);
+    }
+    await sleep(100);
+  }
+  return { close };
+}
+
+async function answers(url) {
+  const response = await fetch(url).catch(() => undefined);
+  await response?.arrayBuffer();
+  return response?.ok ?? false;
+}
