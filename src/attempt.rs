@@ -82,9 +82,7 @@ impl Attempt {
                 self.authenticated(text, asked_at, config, now, common)
             }
             (State::Authenticating { .. }, Event::ClientAssertionFailed) => Err(self.unauthenticated(config)?),
-            (State::Posting { sent_at }, Event::Responded(response)) => {
-                Ok(ControlFlow::Break((response, sent_at)))
-            }
+            (State::Posting { sent_at }, Event::Responded(response)) => Ok(ControlFlow::Break((response, sent_at))),
             (State::Posting { .. }, Event::TransportFailed(transport)) => Err(transport.into()),
             (_, _) => Err(Failure::unasked()),
         }

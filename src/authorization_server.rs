@@ -17,9 +17,8 @@ const METHODS: [&str; 6] =
 /// `rsaEncryption` (RFC 8017 appendix C), and `id-ecPublicKey` with P-256 (RFC 5480 section 2.1.1), as a PKCS #8
 /// key names its algorithm in DER.
 const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const EC_P256: &[u8] = &[
-    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
-];
+const EC_P256: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// How far into a PKCS #8 key its algorithm stands.
 const PKCS8_HEAD_BYTES: usize = 40;
 
@@ -114,9 +113,8 @@ fn read_client_authentication(mut fields: Fields, has_fetch: bool) -> Result<Cli
 fn read_signing_key(fields: &mut Fields) -> Result<SigningKey, Failure> {
     let algorithm = fields.required_text("algorithm")?;
     let algorithm = SigningAlgorithm::ALL.into_iter().find(|known| known.as_str() == algorithm);
-    let algorithm = algorithm.ok_or_else(|| {
-        fields.problem("algorithm", &one_of(SigningAlgorithm::ALL.map(SigningAlgorithm::as_str)))
-    })?;
+    let algorithm = algorithm
+        .ok_or_else(|| fields.problem("algorithm", &one_of(SigningAlgorithm::ALL.map(SigningAlgorithm::as_str))))?;
     let problem = match fields.take("key") {
         None => Some("is required"),
         Some(Value::String(text)) => problem_of_pem(&text, algorithm),
@@ -130,7 +128,8 @@ fn read_signing_key(fields: &mut Fields) -> Result<SigningKey, Failure> {
     }
     let certificate = match fields.text("certificate")? {
         Some(text) => Some(
-            Certificate::from_pem(&text).ok_or_else(|| fields.problem("certificate", "must be a certificate in PEM"))?,
+            Certificate::from_pem(&text)
+                .ok_or_else(|| fields.problem("certificate", "must be a certificate in PEM"))?,
         ),
         None => None,
     };
@@ -143,7 +142,9 @@ fn problem_of_pem(text: &str, algorithm: SigningAlgorithm) -> Option<&'static st
         return Some("is encrypted: decrypt it first (openssl pkcs8 -in key.pem -out decrypted.pem)");
     }
     let Some(der) = pem::decode(text, "PRIVATE KEY") else {
-        return Some("must be a PKCS #8 PEM, which begins with -----BEGIN PRIVATE KEY----- (openssl pkcs8 -topk8 -nocrypt)");
+        return Some(
+            "must be a PKCS #8 PEM, which begins with -----BEGIN PRIVATE KEY----- (openssl pkcs8 -topk8 -nocrypt)",
+        );
     };
     let head = der.get(..PKCS8_HEAD_BYTES).unwrap_or(&der);
     let (wanted, problem) = match algorithm {

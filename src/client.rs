@@ -191,7 +191,9 @@ impl ClientAuthentication {
 /// Whether a text can be a client assertion: a JWT in compact serialisation.
 pub(crate) fn is_client_assertion(text: &str) -> bool {
     let of_its_letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    of_its_letters && text.len() <= MAX_CLIENT_ASSERTION_BYTES && text.split('.').filter(|part| !part.is_empty()).count() == 3
+    of_its_letters
+        && text.len() <= MAX_CLIENT_ASSERTION_BYTES
+        && text.split('.').filter(|part| !part.is_empty()).count() == 3
 }
 
 /// An `application/x-www-form-urlencoded` body.

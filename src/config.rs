@@ -284,10 +284,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_store_needs_a_secret() {
-        let failure = Config::read(options(), HostObjects { store: true, ..HostObjects::default() }, parse).unwrap_err();
+        let failure =
+            Config::read(options(), HostObjects { store: true, ..HostObjects::default() }, parse).unwrap_err();
         assert_eq!(failure.field.as_deref(), Some("storeSecrets"));
         let secret = "A".repeat(43);
-        assert!(Config::read(with("storeSecrets", json!(secret)), HostObjects { store: true, ..HostObjects::default() }, parse).is_ok());
+        assert!(
+            Config::read(
+                with("storeSecrets", json!(secret)),
+                HostObjects { store: true, ..HostObjects::default() },
+                parse
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub fn classify(
     let is_json = response.is_some();
     // RFC 6749 section 5.2, Entra's, RFC 9470's. Each member may be of any type.
     let response = response.unwrap_or_default();
-    let member = |name| json::text(&response, name).filter(|text| !presented.iter().any(|token| text.contains(token.reveal())));
+    let member =
+        |name| json::text(&response, name).filter(|text| !presented.iter().any(|token| text.contains(token.reveal())));
     let error = member("error").and_then(error_name);
     let suberror = member("suberror").and_then(error_name);
     let error_codes: Vec<u32> = response.get("error_codes").and_then(Value::as_array).map_or_else(Vec::new, |codes| {

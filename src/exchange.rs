@@ -18,7 +18,7 @@ use crate::client::UnsignedJwt;
 use crate::common::Common;
 use crate::config::{Config, StoreSecret};
 use crate::error_response;
-use crate::failure::{Failure, TransportFailure};
+use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::grant::{Leg, Presented};
 use crate::journal::{EventKind, ExchangeEvent};
 use crate::request::Request;
@@ -426,7 +426,8 @@ impl Exchange {
         failure: &Failure,
         common: &mut Common,
     ) -> bool {
-        let is_outdated = failure.error.as_deref() == Some("invalid_client")
+        let is_outdated = failure.reason == FailureReason::Misconfigured
+            && failure.error.as_deref() == Some("invalid_client")
             && leg.wants_a_fresh_client_assertion(&failure.error_codes)
             && attempt.may_be_outdated();
         if is_outdated {
@@ -442,7 +443,9 @@ impl Exchange {
 
     /// Whether the first leg is to run once more, for what it gave an earlier exchange was refused.
     fn renews_identity_assertion(&mut self, failure: &Failure, common: &mut Common) -> bool {
-        if self.identity_assertion.is_none() || failure.error.as_deref() != Some("invalid_grant") {
+        // A server that is away says nothing about what it was shown, whatever its `error`.
+        let is_refused = failure.reason == FailureReason::AssertionRejected;
+        if self.identity_assertion.is_none() || !is_refused || failure.error.as_deref() != Some("invalid_grant") {
             return false;
         }
         common.identity_assertions.remove(self.digest);

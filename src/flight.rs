@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use crate::assertion::AssertionFacts;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Digest, DigestMap};
+use crate::common::Common;
 use crate::exchange::{Action, Event, Exchange, Settled};
 use crate::failure::Failure;
-use crate::common::Common;
 use crate::time::Timestamp;
 
 /// How much later than its time-out a step may report, in milliseconds.

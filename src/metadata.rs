@@ -196,9 +196,18 @@ mod tests {
             (document("issuer", json!("https://login.example/{tenantid}")), NAMES_ANOTHER),
             (document("issuer", json!(null)), NAMES_ANOTHER),
             (document("token_endpoint", json!(null)), "publishes no token_endpoint that is an https URL"),
-            (document("token_endpoint", json!("http://tokens.example/")), "publishes no token_endpoint that is an https URL"),
-            (document("token_endpoint", json!("http://127.0.0.1/")), "publishes no token_endpoint that is an https URL"),
-            (document("token_endpoint", json!("https://u:p@t.example")), "publishes no token_endpoint that is an https URL"),
+            (
+                document("token_endpoint", json!("http://tokens.example/")),
+                "publishes no token_endpoint that is an https URL",
+            ),
+            (
+                document("token_endpoint", json!("http://127.0.0.1/")),
+                "publishes no token_endpoint that is an https URL",
+            ),
+            (
+                document("token_endpoint", json!("https://u:p@t.example")),
+                "publishes no token_endpoint that is an https URL",
+            ),
             (
                 document("mtls_endpoint_aliases", json!({"token_endpoint": "x"})),
                 "publishes an mtls_endpoint_aliases.token_endpoint that is no https URL",

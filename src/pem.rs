@@ -18,10 +18,17 @@ mod tests {
 
     #[test]
     fn a_block_is_read_whatever_its_lines_and_what_stands_around_it() {
-        let text = "Bag Attributes\n-----BEGIN X-----\r\nAQ\n ID\n-----END X-----\n-----BEGIN X-----\nBBBB\n-----END X-----\n";
+        let text =
+            "Bag Attributes\n-----BEGIN X-----\r\nAQ\n ID\n-----END X-----\n-----BEGIN X-----\nBBBB\n-----END X-----\n";
         assert_eq!(decode(text, "X").unwrap(), [1, 2, 3]);
         assert_eq!(decode(text, "Y"), None);
-        for wrong in ["", "AQID", "-----BEGIN X-----AQID", "-----BEGIN X-----A!ID-----END X-----", "-----BEGIN X----------END X-----"] {
+        for wrong in [
+            "",
+            "AQID",
+            "-----BEGIN X-----AQID",
+            "-----BEGIN X-----A!ID-----END X-----",
+            "-----BEGIN X----------END X-----",
+        ] {
             assert_eq!(decode(wrong, "X"), None, "{wrong}");
         }
     }

@@ -49,7 +49,13 @@ impl Timestamp {
 
     /// The point of a date in UTC: year, month from 1, and day, hour, minute, second.
     pub(crate) fn from_date(year: u64, month: u64, [day, hour, minute, second]: [u64; 4]) -> Option<Self> {
-        if day > 31 || !(1..=12).contains(&month) || !(1970..10_000).contains(&year) || hour > 23 || minute > 59 || second > 60 {
+        if day > 31
+            || !(1..=12).contains(&month)
+            || !(1970..10_000).contains(&year)
+            || hour > 23
+            || minute > 59
+            || second > 60
+        {
             return None;
         }
         // Years begin in March here, so that the leap day is a year's last. All numbers are small.

@@ -4,7 +4,9 @@
 //!
 //! Sources: draft-ietf-oauth-identity-assertion-authz-grant, sections 4.3 and 4.4.
 
-use super::{Grant, ID_TOKEN, Leg, Presented, add_each, add_scope, check_resource, jwt_bearer, required, token_exchange};
+use super::{
+    Grant, ID_TOKEN, Leg, Presented, add_each, add_scope, check_resource, jwt_bearer, required, token_exchange,
+};
 use crate::client::Form;
 use crate::failure::Failure;
 use crate::request::{Request, RequestField};

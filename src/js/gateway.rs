@@ -49,7 +49,9 @@ impl GatewayCore {
     #[wasm_bindgen(constructor)]
     pub fn new(config: &str, grant: Option<String>) -> Result<GatewayCore, JsValue> {
         let config = serde_json::from_slice(config.as_bytes()).unwrap_or_default();
-        GatewayConfig::read(config, grant.as_deref(), read::parse_url).map(Self).map_err(|failure: Failure| to_js(&failure))
+        GatewayConfig::read(config, grant.as_deref(), read::parse_url)
+            .map(Self)
+            .map_err(|failure: Failure| to_js(&failure))
     }
 
     /// The servers.

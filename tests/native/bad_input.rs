@@ -258,8 +258,23 @@ fn wrong_options_are_refused_by_name_and_never_quoted() {
     for value in [json!(""), json!(" "), json!(7), json!({}), json!([])] {
         cases.push(case("clientId", value));
     }
-    for value in [json!("x"), json!({}), json!([]), json!({"method": "none"}), json!({"method": "client_secret_post"})]
-    {
+    for value in [
+        json!("x"),
+        json!({}),
+        json!([]),
+        json!({"method": "none", "clientSecret": "hunter2"}),
+        json!({"method": "client_secret_post"}),
+        json!({"method": "client_assertion"}),
+        json!({"method": "client_assertion", "clientAssertion": false}),
+        json!({"method": "client_assertion", "clientAssertion": "hunter2"}),
+        json!({"method": "private_key_jwt", "algorithm": "ES256"}),
+        json!({"method": "private_key_jwt", "key": true}),
+        json!({"method": "private_key_jwt", "key": true, "algorithm": "HS256"}),
+        json!({"method": "private_key_jwt", "key": false, "algorithm": "ES256"}),
+        json!({"method": "private_key_jwt", "key": "hunter2", "algorithm": "ES256"}),
+        json!({"method": "private_key_jwt", "key": true, "algorithm": "ES256", "certificate": "hunter2"}),
+        json!({"method": "private_key_jwt", "key": true, "algorithm": "ES256", "kid": 7}),
+    ] {
         cases.push(case("clientAuthentication", value));
     }
     for secret in [json!(""), json!("  "), json!(7), json!(null)] {
@@ -281,6 +296,9 @@ fn wrong_options_are_refused_by_name_and_never_quoted() {
         case("grant", json!("password")),
         case("maxLifetimeMs", json!(0)),
         case("clientSecret", json!("hunter2")),
+        case("inspectAssertion", json!("hunter2")),
+        case("resourceAuthorizationServer", json!({"issuer": "https://resource.example"})),
+        case("issuer", json!("https://login.example/?tenant=hunter2")),
     ]);
     for (name, options) in cases {
         let failure = read_options(options, false).unwrap_err();

@@ -129,7 +129,7 @@ fn play(moves: &[Move]) -> (World, Notes) {
     let (mut world, mut notes) = (World::with_store(), Notes::default());
     // A token endpoint in its right mind refuses an assertion that has ended, whatever the script says.
     world.judge = Some(Box::new(|posted: &Posted| {
-        let ended = AssertionFacts::of(&posted.assertion).is_expired(posted.sent_at);
+        let ended = AssertionFacts::of(&posted.assertion, "").is_expired(posted.sent_at);
         ended.then(|| Answer::error(400, "invalid_grant", &[500_133]).after(30))
     }));
     for step in moves {
@@ -209,7 +209,7 @@ fn check_caller(world: &World, notes: &Notes, number: usize, caller: &Caller) ->
             if !jumped && notes.jumped_at_ms.is_empty() {
                 // Who joins the exchange of the very same assertion gets what that was good enough for.
                 let joined = *source == Source::Flight && posted.assertion == own;
-                let ended = AssertionFacts::of(own).is_expired(caller.begun_at) && !joined;
+                let ended = AssertionFacts::of(own, "").is_expired(caller.begun_at) && !joined;
                 prop_assert!(!ended, "caller {} was served from {:?} though its assertion had ended", number, source);
                 // Its life counts from when it was asked for, so that one shorter than an exchange may come too late.
                 let life_ms = entry.token.expires_at.after(entry.minted_at);
@@ -228,7 +228,11 @@ fn check_caller(world: &World, notes: &Notes, number: usize, caller: &Caller) ->
                 }
                 // What was made for another assertion of the subject is not served past this one's own end.
                 let foreign = posted.assertion != own;
-                prop_assert!(!foreign || !AssertionFacts::of(own).is_expired(*ended_at), "caller {} has ended", number);
+                prop_assert!(
+                    !foreign || !AssertionFacts::of(own, "").is_expired(*ended_at),
+                    "caller {} has ended",
+                    number
+                );
                 if *source == Source::Memory {
                     check_newest(world, number, caller, posted)?;
                 }
@@ -286,7 +290,7 @@ fn check(moves: &[Move]) -> Result<(), TestCaseError> {
     let users: BTreeSet<_> = world.callers.iter().map(|caller| caller.request.subject.is_some()).collect();
     for shares in users {
         let asked = Asked { user: 0, sign_in: 0, scope: 0, shares, from_cache: true };
-        if !AssertionFacts::of(asked.request().assertion.reveal()).is_expired(world.now()) {
+        if !AssertionFacts::of(asked.request().assertion.reveal(), "").is_expired(world.now()) {
             let result = world.ask(&asked.request());
             prop_assert!(result.is_ok(), "{:?}", result);
         }

@@ -10,8 +10,11 @@
 
 mod bad_input;
 mod caching;
+mod client_authentication;
 mod clock;
+mod discovery;
 mod failures;
+mod grants;
 mod machine;
 mod single_flight;
 mod token_request;

@@ -90,6 +90,8 @@ pub(crate) fn options() -> Value {
         "tokenEndpoint": "https://login.example/tenant/oauth2/v2.0/token",
         "clientId": "gateway",
         "clientAuthentication": {"method": "client_secret_post", "clientSecret": CLIENT_SECRET},
+        // What becomes of an assertion that has ended is for the flight to show, too.
+        "inspectAssertion": false,
     })
 }
 
@@ -694,7 +696,10 @@ impl World {
             }
             Action::ObtainClientAssertion { server, .. } => {
                 self.obtained.push(server);
-                let text = format!("e30.{}.c2ln", Base64UrlUnpadded::encode_string(self.obtained.len().to_string().as_bytes()));
+                let text = format!(
+                    "e30.{}.c2ln",
+                    Base64UrlUnpadded::encode_string(self.obtained.len().to_string().as_bytes())
+                );
                 (Step::Authenticating, 1, self.client_assertions.pop_front().unwrap_or_else(|| client_assertion(&text)))
             }
             Action::Post(request) => {
