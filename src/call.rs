@@ -142,23 +142,23 @@ impl Call {
 
     /// Memory first, then a flight to join, then a flight of its own.
     fn look(&mut self, exchanger: &mut Exchanger, request: &Request, key: RequestKey, now: Timestamp) -> Turn {
-        if request.from_cache {
-            if let Some(entry) = exchanger.remembered(key, now) {
-                exchanger.journal().count(EventKind::MemoryHit);
-                return Turn::Answer(entry, Source::Memory);
-            }
+        if request.from_cache
+            && let Some(entry) = exchanger.remembered(key, now)
+        {
+            exchanger.journal().count(EventKind::MemoryHit);
+            return Turn::Answer(entry, Source::Memory);
         }
         // Before anybody is asked, or joined who asks.
         if let Some(failure) = exchanger.objection(request, key, now) {
             return Turn::Fail(failure);
         }
-        if request.from_cache {
-            if let Some(generation) = exchanger.joinable(key, now) {
-                exchanger.journal().count(EventKind::Join);
-                self.generation = generation;
-                self.leads = false;
-                return Turn::Wait(generation);
-            }
+        if request.from_cache
+            && let Some(generation) = exchanger.joinable(key, now)
+        {
+            exchanger.journal().count(EventKind::Join);
+            self.generation = generation;
+            self.leads = false;
+            return Turn::Wait(generation);
         }
         self.lead(exchanger, request, key, request.from_cache, now)
     }

@@ -1,6 +1,5 @@
 //! The options of an exchanger, validated once.
 
-use base64ct::{Base64UrlUnpadded, Encoding};
 use core::fmt;
 use serde_json::Value;
 
@@ -9,6 +8,7 @@ use crate::client::ClientAuthentication;
 use crate::failure::Failure;
 use crate::fields::{Fields, one_of};
 use crate::grant::{self, Grant};
+use crate::pem;
 use crate::retry::Retry;
 use crate::url::ParseUrl;
 
@@ -33,17 +33,7 @@ impl StoreSecret {
 
     /// Reads at least [`MIN_STORE_SECRET_BYTES`] in base64 or base64url, padded or not.
     pub fn from_base64(text: &str) -> Option<Self> {
-        let text: String = text
-            .trim_ascii()
-            .trim_end_matches('=')
-            .chars()
-            .map(|character| match character {
-                '+' => '-',
-                '/' => '_',
-                other => other,
-            })
-            .collect();
-        let bytes = Base64UrlUnpadded::decode_vec(&text).ok()?;
+        let bytes = pem::decode_base64(text)?;
         (bytes.len() >= MIN_STORE_SECRET_BYTES).then_some(Self(bytes))
     }
 }

@@ -1,13 +1,23 @@
-//! Textual encodings of keys and certificates (RFC 7468).
+//! Textual encodings of keys and certificates (RFC 7468), and of secrets.
 
-use base64ct::{Base64, Encoding};
+use base64ct::{Base64UrlUnpadded, Encoding};
 
 /// The bytes of the first block with this label.
 pub(crate) fn decode(text: &str, label: &str) -> Option<Vec<u8>> {
     let (_, rest) = text.split_once(&["-----BEGIN ", label, "-----"].concat())?;
     let (body, _) = rest.split_once(&["-----END ", label, "-----"].concat())?;
-    let body: String = body.chars().filter(|character| !character.is_ascii_whitespace()).collect();
-    Base64::decode_vec(&body).ok().filter(|bytes| !bytes.is_empty())
+    decode_base64(body).filter(|bytes| !bytes.is_empty())
+}
+
+/// Reads base64 in either alphabet (RFC 4648 sections 4 and 5), padded or not, whatever its lines.
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let letters = text.chars().filter(|character| !character.is_ascii_whitespace()).map(|character| match character {
+        '+' => '-',
+        '/' => '_',
+        other => other,
+    });
+    let letters: String = letters.collect();
+    Base64UrlUnpadded::decode_vec(letters.trim_end_matches('=')).ok()
 }
 
 #[cfg(test)]
