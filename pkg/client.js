@@ -14,19 +14,17 @@ export class Client {
 
   constructor(clientAuthentication) {
     this.told = clientAuthentication;
-    if (typeof clientAuthentication !== "object" || clientAuthentication === null) return;
+    if (!isPlain(clientAuthentication)) return;
     const { key, clientAssertion } = (this.told = { ...clientAuthentication });
     if (clientAssertion !== undefined && clientAssertion !== null) {
       this.#clientAssertion = clientAssertion;
       this.told.clientAssertion = typeof clientAssertion === "function";
     }
-    if (isCryptoKey(key)) {
-      this.#key = key;
-      this.told.key = true;
-    } else if (typeof key === "boolean") this.told.key = false;
     // A copy, for what the operator does to the object later.
-    else if (typeof key === "object" && key !== null) this.#key = this.told.key = { ...key };
-    else this.#key = key;
+    this.#key = isPlain(key) && !isCryptoKey(key) ? { ...key } : key;
+    if (isCryptoKey(key)) this.told.key = true;
+    else if (isPlain(key)) this.told.key = this.#key;
+    else if (typeof key !== "string" && key !== undefined && key !== null) this.told.key = false;
   }
 
   /** A JWT of this header and these claims. Throws where the key is none for it. */
@@ -47,6 +45,11 @@ export class Client {
 function imported(key, algorithm) {
   if (typeof key === "string") return importPKCS8(PKCS8.exec(key)?.[0] ?? "", algorithm);
   return isCryptoKey(key) ? key : importJWK(key, algorithm);
+}
+
+/** Whether it has members of its own that the core is to be told; a list has none. */
+export function isPlain(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isCryptoKey(key) {

@@ -1,5 +1,5 @@
 // TokenExchanger: callers that wait, their signals, and recovery. What to do is the core's to say.
-import { Client } from "./client.js";
+import { Client, isPlain } from "./client.js";
 import { InstanceLost, anchor, currentEpoch, encode, guarded, living, wasm } from "./instance.js";
 
 /** The fields of a request by the core's numbers (`RequestField`); those of `subject` have its name before theirs. */
@@ -276,7 +276,7 @@ function readOptions(options) {
     try {
       let value = options[name];
       if (name === "clientAuthentication") value = (clients[0] = new Client(value)).told;
-      if (name === "resourceAuthorizationServer" && typeof value === "object" && value !== null) {
+      if (name === "resourceAuthorizationServer" && isPlain(value)) {
         const { clientAuthentication, ...server } = value;
         value = { ...server, clientAuthentication: (clients[1] = new Client(clientAuthentication)).told };
       }

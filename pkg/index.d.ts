@@ -25,15 +25,28 @@ export interface ExchangeContext {
 }
 
 export interface ExchangerOptions {
-  /** The authorization server's issuer identifier. Part of the key of what is cached. */
+  /**
+   * The authorization server's issuer identifier. Alone it is enough: its metadata is discovered (OpenID Discovery,
+   * RFC 8414), must name this issuer exactly, and is used for an hour, for a day at most while it cannot be renewed.
+   */
   issuer?: string;
-  /** The token endpoint: https, or http on localhost and loopback addresses. */
-  tokenEndpoint: string;
+  /** The token endpoint: https, or http on localhost and loopback addresses. Skips discovery. One of both is required. */
+  tokenEndpoint?: string;
   /** This client's id at the token endpoint. */
   clientId: string;
   clientAuthentication: ClientAuthentication;
-  /** Default `on-behalf-of`: Entra ID's flow. */
-  grant?: "on-behalf-of";
+  /**
+   * `on-behalf-of` (default): Entra ID's flow. `token-exchange`: RFC 8693. `jwt-bearer`: RFC 7523 section 2.1.
+   * `identity-assertion`: ID-JAG, an ID token or SAML assertion in, by way of `resourceAuthorizationServer`.
+   */
+  grant?: "on-behalf-of" | "token-exchange" | "jwt-bearer" | "identity-assertion";
+  /** The second server of `identity-assertion`, and this client there. */
+  resourceAuthorizationServer?: ResourceAuthorizationServer;
+  /**
+   * Whether a JWT assertion that can only be refused is refused without a round trip: expired, not yet valid, an ID
+   * token, app-only, without `scp` where Entra is its issuer, for another audience. Default `true`.
+   */
+  inspectAssertion?: boolean;
   /** A Workers KV namespace, or anything with its `get`, `put` and `delete`. Needs `storeSecrets`. */
   store?: KeyValueStore | null;
   /** What seals the store's entries: at least 32 bytes in base64 each, newest first, at most 4. */
@@ -50,11 +63,38 @@ export interface ExchangerOptions {
   onEvent?: (event: ExchangeEvent) => void;
 }
 
+export interface ResourceAuthorizationServer {
+  /** The audience of the identity assertion; discovered from where `tokenEndpoint` is absent. */
+  issuer: string;
+  tokenEndpoint?: string;
+  clientId: string;
+  clientAuthentication: ClientAuthentication;
+}
+
 export type ClientAuthentication =
   /** `client_id` and `client_secret` in the body (RFC 6749 section 2.3.1). */
   | { method: "client_secret_post"; clientSecret: string }
   /** HTTP Basic, id and secret form-urlencoded first (RFC 6749 section 2.3.1). */
-  | { method: "client_secret_basic"; clientSecret: string };
+  | { method: "client_secret_basic"; clientSecret: string }
+  /** A JWT signed with the client's key (RFC 7523 section 2.2). */
+  | PrivateKeyJwt
+  /** A JWT that the function gives: workload identity federation. Asked for each token request, never stored. */
+  | { method: "client_assertion"; clientAssertion: () => string | Promise<string> }
+  /** The client's certificate, by `fetch`: in Workers an `mtls_certificates` binding (RFC 8705 section 2). */
+  | { method: "tls_client_auth" }
+  /** A public client. */
+  | { method: "none" };
+
+export interface PrivateKeyJwt {
+  method: "private_key_jwt";
+  /** A PKCS #8 PEM, not encrypted; a private JWK; or a CryptoKey that may sign. */
+  key: string | JsonWebKey | CryptoKey;
+  /** `ES256` needs a key on P-256, the others RSA of 2048 bits or more. */
+  algorithm: "RS256" | "PS256" | "ES256";
+  kid?: string;
+  /** The client's certificate in PEM: gives `x5t#S256`, and past its end nothing is signed. */
+  certificate?: string;
+}
 
 export interface KeyValueStore {
   get(name: string): Promise<string | null>;
@@ -63,22 +103,26 @@ export interface KeyValueStore {
 }
 
 export interface ExchangeRequest {
-  /** The user's access token, verified. */
+  /** The user's access token, verified; for `identity-assertion` an ID token or SAML assertion. */
   assertion: string;
-  /** RFC 8693 `subject_token_type`. Not for `on-behalf-of`. */
+  /**
+   * RFC 8693 `subject_token_type`, a URI. For `token-exchange`, by default an access token, and `identity-assertion`,
+   * by default an ID token.
+   */
   assertionType?: string;
-  /** RFC 8693 `actor_token`. Not for `on-behalf-of`. */
+  /** RFC 8693 `actor_token`. For `token-exchange`. */
   actorToken?: string;
+  /** By default an access token. */
   actorTokenType?: string;
-  /** What the token is to be good for; one string may hold several, separated by spaces. */
+  /** What the token is to be good for; one string may hold several, separated by spaces. Empty but for `on-behalf-of`: none is asked for. */
   scopes: string | readonly string[];
   /** Lets renewed assertions of one user share a token. Fill it from verified claims only. */
   subject?: VerifiedSubject;
-  /** RFC 8707 `resource`. Not for `on-behalf-of`. */
+  /** RFC 8707 `resource`, absolute URIs. Not for `on-behalf-of`; required for `identity-assertion`. */
   resource?: string | readonly string[];
-  /** RFC 8693 `audience`. Not for `on-behalf-of`. */
+  /** RFC 8693 `audience`. For `token-exchange`. */
   audience?: string | readonly string[];
-  /** The claims request of a claims challenge, JSON. */
+  /** The claims request of a claims challenge, JSON. For `on-behalf-of`. */
   claims?: string;
   /** `false` asks the token endpoint, whatever is cached or under way. Default `true`. */
   fromCache?: boolean;
@@ -157,7 +201,9 @@ export interface ExchangeEvent {
     | "last_resort"
     | "store_failure"
     | "seal_failure"
-    | "eviction";
+    | "eviction"
+    | "metadata_request"
+    | "metadata_failure";
   /** Which token request of the exchange, from 1. */
   attempt?: number;
   /** Milliseconds until the next one. */
@@ -181,6 +227,9 @@ export interface ExchangerStats {
   storeFailures: number;
   sealFailures: number;
   evictions: number;
+  /** Requests for an issuer's metadata, and how often it could not be had. */
+  metadataRequests: number;
+  metadataFailures: number;
   /** Flights under way now. */
   flights: number;
   memoryEntries: number;

@@ -164,6 +164,10 @@ fn problem_of_jwk(jwk: &Map<String, Value>, algorithm: SigningAlgorithm) -> Opti
     if json::text(jwk, "kty") != Some(kind) || (curve.is_some() && json::text(jwk, "crv") != curve) {
         return Some(problem);
     }
+    // RFC 7517 section 4.2.
+    if json::text(jwk, "use").is_some_and(|purpose| purpose != "sig") {
+        return Some("is not for signing, by its member use");
+    }
     json::text(jwk, "d").is_none().then_some("is a public key: the private one signs")
 }
 

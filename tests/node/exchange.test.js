@@ -173,6 +173,8 @@ test("the counters say what happened", async () => {
     storeFailures: 0,
     sealFailures: 0,
     evictions: 0,
+    metadataRequests: 0,
+    metadataFailures: 0,
     flights: 0,
     memoryEntries: 1,
   });

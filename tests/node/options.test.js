@@ -42,7 +42,7 @@ for (const [what, options, field] of [
   ["a number as clientSecret", completeOptions(authentication({ clientSecret: 7 })), "clientAuthentication.clientSecret"],
   ["a member that client authentication has not", completeOptions(authentication({ secret: secretMarker })), "clientAuthentication.secret"],
   ["an unknown grant", completeOptions({ grant: "password" }), "grant"],
-  ["a grant of later", completeOptions({ grant: "token-exchange" }), "grant"],
+  ["a grant that needs a second server", completeOptions({ grant: "identity-assertion" }), "resourceAuthorizationServer"],
   ["a time-out too short", completeOptions({ timeoutMs: 999 }), "timeoutMs"],
   ["a time-out too long", completeOptions({ timeoutMs: 25_001 }), "timeoutMs"],
   ["a time-out of part of a millisecond", completeOptions({ timeoutMs: 1000.5 }), "timeoutMs"],

@@ -58,10 +58,10 @@ function keyDigest(options, { assertion, scopes, subject, claims }) {
     : [field("a", sha256(assertion))];
   return sha256(
     Buffer.concat([
-      field("v", "obo-edge/key/v1"),
+      field("v", "obo-edge/key/v2"),
       field("g", "on-behalf-of"),
-      field("e", options.tokenEndpoint),
-      optional("i", options.issuer && new URL(options.issuer).href),
+      optional("e", options.tokenEndpoint),
+      optional("i", options.issuer),
       field("c", options.clientId),
       ...identity,
       optional("y", undefined),

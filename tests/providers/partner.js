@@ -30,8 +30,10 @@ export async function startPartner({ clientIdAtAudience }) {
    * @param {{ lifetimeSeconds?: number, type?: string, claims: object }} options
    */
   function mint(username, { lifetimeSeconds = 120, type = "JWT", claims }) {
-    const expiry = Math.floor(Date.now() / 1000) + lifetimeSeconds;
-    return new SignJWT({ iss: issuer, sub: subjectOf(username), jti: randomUUID(), iat: expiry - 120, exp: expiry, ...claims })
+    const now = Math.floor(Date.now() / 1000);
+    const expiry = now + lifetimeSeconds;
+    const issuedAt = Math.min(now, expiry - 60);
+    return new SignJWT({ iss: issuer, sub: subjectOf(username), jti: randomUUID(), iat: issuedAt, exp: expiry, ...claims })
       .setProtectedHeader({ alg: algorithm, typ: type, kid })
       .sign(privateKey);
   }

@@ -35,7 +35,7 @@ distinguished_name = name
  */
 export function newKey(algorithm, size = algorithm === "EC" ? "P-256" : "2048") {
   const option = algorithm === "EC" ? `ec_paramgen_curve:${size}` : `rsa_keygen_bits:${size}`;
-  return openssl(["genpkey", "-quiet", "-algorithm", algorithm, "-pkeyopt", option]);
+  return openssl(["genpkey", "-algorithm", algorithm, "-pkeyopt", option]);
 }
 
 /** The key below a passphrase. */

@@ -8,14 +8,22 @@ declare const bucket: R2Bucket;
 
 // @ts-expect-error options are required
 new TokenExchanger();
-// @ts-expect-error tokenEndpoint, clientId and clientAuthentication are required
+// @ts-expect-error clientId and clientAuthentication are required
 new TokenExchanger({});
 // @ts-expect-error an unknown option
 new TokenExchanger({ ...options, clientID: "gateway" });
 // @ts-expect-error no such grant
 new TokenExchanger({ ...options, grant: "password" });
 // @ts-expect-error no such client authentication
-new TokenExchanger({ ...options, clientAuthentication: { method: "none" } });
+new TokenExchanger({ ...options, clientAuthentication: { method: "client_secret_jwt", clientSecret: "s" } });
+// @ts-expect-error a public client with a secret
+new TokenExchanger({ ...options, clientAuthentication: { method: "none", clientSecret: "s" } });
+// @ts-expect-error a key without its algorithm
+new TokenExchanger({ ...options, clientAuthentication: { method: "private_key_jwt", key: "pem" } });
+// @ts-expect-error a client assertion is asked for, not given
+new TokenExchanger({ ...options, clientAuthentication: { method: "client_assertion", clientAssertion: "jwt" } });
+// @ts-expect-error the second server is named by its issuer
+new TokenExchanger({ ...options, resourceAuthorizationServer: { clientId: "c", clientAuthentication: { method: "none" } } });
 // @ts-expect-error a client authentication without its secret
 new TokenExchanger({ ...options, clientAuthentication: { method: "client_secret_post" } });
 // @ts-expect-error milliseconds are numbers

@@ -1,6 +1,6 @@
 // A Worker as its author writes it: verify the user's token, exchange it, call the MCP server.
 import { createRemoteJWKSet, jwtVerify } from "jose";
-import { ExchangeError, TokenExchanger, type ExchangeEvent, type ExchangedToken, type FailureReason, type VerifiedSubject } from "obo-edge";
+import { ExchangeError, TokenExchanger, type ExchangeEvent, type ExchangedToken, type ExchangerOptions, type FailureReason, type VerifiedSubject } from "obo-edge";
 
 interface Env {
   TOKENS: KVNamespace;
@@ -95,4 +95,26 @@ export function metrics(of: TokenExchanger): string {
 export function optionsOfFetch(env: Env, own: typeof fetch, binding?: Fetcher): NonNullable<ConstructorParameters<typeof TokenExchanger>[0]["fetch"]>[] {
   const bindings = binding === undefined ? [] : [binding];
   return [env.EGRESS, fetch, globalThis.fetch, own, (input, init) => fetch(input, init), ...bindings];
+}
+
+/** Each way for a client to prove itself. */
+export function clientAuthentications(key: CryptoKey, jwk: JsonWebKey, pem: string): ExchangerOptions["clientAuthentication"][] {
+  return [
+    { method: "private_key_jwt", key, algorithm: "PS256", kid: "k1" },
+    { method: "private_key_jwt", key: jwk, algorithm: "ES256" },
+    { method: "private_key_jwt", key: pem, algorithm: "RS256", certificate: pem },
+    { method: "client_assertion", clientAssertion: async () => pem },
+    { method: "client_assertion", clientAssertion: () => pem },
+    { method: "tls_client_auth" },
+    { method: "none" },
+  ];
+}
+
+/** An issuer alone, and the two servers of an identity assertion. */
+export function byDiscovery(clientAuthentication: ExchangerOptions["clientAuthentication"]): ExchangerOptions[] {
+  const at = { clientId: "gateway", clientAuthentication };
+  return [
+    { ...at, issuer: "https://login.example", grant: "token-exchange", inspectAssertion: false },
+    { ...at, issuer: "https://idp.example", grant: "identity-assertion", resourceAuthorizationServer: { ...at, issuer: "https://resource.example" } },
+  ];
 }

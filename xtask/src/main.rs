@@ -3,6 +3,7 @@
 mod commands;
 mod node;
 mod process;
+mod servers;
 mod sizes;
 mod test;
 mod toolchain;
@@ -18,6 +19,8 @@ const USAGE: &str = "\
 cargo xtask build          set up, build pkg/wasm, print sizes, fail past the budget
 cargo xtask dev [--once]   build, then run the example against local servers
 cargo xtask test [part]    build, then run all tests, or one of: native lint types node workers package
+cargo xtask test --servers
+                           build, then test the package against Keycloak and mock-oauth2-server, which need Java
 cargo xtask bench          build, then measure";
 
 /// Runs the command and turns its outcome into an exit status.
@@ -40,6 +43,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode> {
         ["dev"] => commands::dev(&root()?, false),
         ["dev", "--once"] => commands::dev(&root()?, true),
         ["test"] => test::all(&root()?),
+        ["test", "--servers"] => servers::test(&root()?),
         ["test", part] => test::one(&root()?, part),
         ["bench"] => commands::bench(&root()?),
         ["help" | "--help" | "-h"] => {

@@ -111,8 +111,8 @@ fn tool_folder(root: &Path) -> PathBuf {
     root.join("node_modules/.bin")
 }
 
-/// The file name of a tool that npm installed.
-fn with_suffix(name: &str) -> String {
+/// The file name of a tool that is a script, as npm's and Maven's are.
+pub(crate) fn with_suffix(name: &str) -> String {
     if cfg!(windows) { format!("{name}.cmd") } else { name.to_owned() }
 }
 

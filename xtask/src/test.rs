@@ -33,7 +33,7 @@ const PARTS: [Part; 6] = [
 ];
 
 /// One form of report, on a terminal and in a log, in every version of Node.
-const REPORTER: &str = "--test-reporter=spec";
+pub(crate) const REPORTER: &str = "--test-reporter=spec";
 
 /// Runs all parts.
 pub(crate) fn all(root: &Path) -> Result<ExitCode> {
@@ -50,17 +50,7 @@ pub(crate) fn one(root: &Path, name: &str) -> Result<ExitCode> {
 /// Builds where a part needs it, runs every part even if one fails, and sums up.
 fn run_parts(root: &Path, parts: &[&Part]) -> Result<ExitCode> {
     let mut summary = Summary::default();
-    let mut is_built = false;
-    if parts.iter().any(|part| part.needs_build) {
-        summary.run("build", || {
-            node::install_packages(root)?;
-            let tools = Node::at_least_floor(root)?;
-            let built = wasm::build(root, &tools)?;
-            // A package past its budget fails the build, yet can be tested.
-            is_built = true;
-            sizes::report(root, &tools, &built)
-        });
-    }
+    let is_built = parts.iter().any(|part| part.needs_build) && build(root, &mut summary);
     for part in parts {
         if part.needs_build && !is_built {
             summary.run(part.name, || bail!("not run, as the build failed"));
@@ -71,9 +61,23 @@ fn run_parts(root: &Path, parts: &[&Part]) -> Result<ExitCode> {
     Ok(summary.finish())
 }
 
+/// Builds `pkg/wasm`; returns whether there is one to test.
+pub(crate) fn build(root: &Path, summary: &mut Summary) -> bool {
+    let mut is_built = false;
+    summary.run("build", || {
+        node::install_packages(root)?;
+        let tools = Node::at_least_floor(root)?;
+        let built = wasm::build(root, &tools)?;
+        // A package past its budget fails the build, yet can be tested.
+        is_built = true;
+        sizes::report(root, &tools, &built)
+    });
+    is_built
+}
+
 /// How each part went.
 #[derive(Default)]
-struct Summary {
+pub(crate) struct Summary {
     /// One line for each part.
     lines: Vec<String>,
     /// Whether any part failed.
@@ -82,7 +86,7 @@ struct Summary {
 
 impl Summary {
     /// Runs a part below its heading.
-    fn run(&mut self, name: &str, part: impl FnOnce() -> Result<()>) {
+    pub(crate) fn run(&mut self, name: &str, part: impl FnOnce() -> Result<()>) {
         println!("\n######## {name}");
         let start = Instant::now();
         let outcome = part();
@@ -97,8 +101,14 @@ impl Summary {
         }
     }
 
+    /// Tells of a part that this machine cannot run, which is neither a success nor a failure.
+    pub(crate) fn not_run(&mut self, name: &str, reason: &str) {
+        println!("\n######## {name}\nnot run: {reason}");
+        self.lines.push(format!("not run {name:<8} {reason}"));
+    }
+
     /// Prints the lines; any failure fails the whole.
-    fn finish(self) -> ExitCode {
+    pub(crate) fn finish(self) -> ExitCode {
         println!("\n######## summary\n{}", self.lines.join("\n"));
         if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
@@ -215,7 +225,7 @@ fn package(root: &Path) -> Result<()> {
 }
 
 /// The test files of a folder, as seen from the checkout; none is an error, for what is not there has not passed.
-fn test_files(root: &Path, folder: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn test_files(root: &Path, folder: &str) -> Result<Vec<PathBuf>> {
     let files = files_ending(&root.join(folder), ".test.js").unwrap_or_default();
     if files.is_empty() {
         bail!("{folder} is missing or has no *.test.js");

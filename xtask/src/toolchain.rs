@@ -155,13 +155,23 @@ fn debian_packages_are_installed(packages: &[&str]) -> bool {
     answer.is_some_and(|answer| answer.lines().all(|status| status == "installed"))
 }
 
+/// Whether Debian's packages can be installed here without asking anybody.
+pub(crate) fn can_install_debian_packages() -> bool {
+    is_debian() && is_root()
+}
+
+/// Whether this is root.
+fn is_root() -> bool {
+    process::probe(Command::new("id").arg("-u")).is_some_and(|id| id == "0")
+}
+
 /// Installs Debian packages and says why; an error says what to do where this is not Debian or not permitted.
 pub(crate) fn install_debian_packages(reason: &str, packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !is_debian() {
         bail!("{reason}, and this is not Debian, whose packages could stand in");
     }
-    let is_root = process::probe(Command::new("id").arg("-u")).is_some_and(|id| id == "0");
+    let is_root = is_root();
     if !is_root && process::probe(Command::new("sudo").arg("--version")).is_none() {
         bail!("{reason}, and Debian's packages need root: run as root `apt-get update && apt-get install {list}`");
     }
