@@ -5,7 +5,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::key::Digest;
+use crate::digest::Digest;
 use crate::json;
 use crate::time::Timestamp;
 

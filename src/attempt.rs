@@ -2,11 +2,11 @@
 
 use core::ops::ControlFlow;
 
+use crate::action::{Action, Event, MAX_RESPONSE_BYTES, Response, TokenRequest};
 use crate::authorization_server::AuthorizationServer;
 use crate::client::{ClientAuthentication, Form, KeptClientAssertion, SigningKey, is_client_assertion};
 use crate::common::Common;
 use crate::config::Config;
-use crate::exchange::{Action, Event, MAX_RESPONSE_BYTES, Response, TokenRequest};
 use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::journal::{EventKind, ExchangeEvent};
 use crate::metadata::{MAX_METADATA_BYTES, Metadata, NAMES_ANOTHER, metadata_urls};

@@ -3,15 +3,17 @@
 use core::ops::ControlFlow;
 use std::rc::Rc;
 
+use crate::action::{Action, Event, StoreWrite};
 use crate::assertion::AssertionFacts;
 use crate::cache::assertion::AssertionTable;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Digest, KeyMaker};
+use crate::cache::key::KeyMaker;
 use crate::cache::memory::MemoryCache;
 use crate::cache::seal::Sealer;
 use crate::common::Common;
 use crate::config::Config;
-use crate::exchange::{Action, Event, Exchange, Settled, StoreWrite};
+use crate::digest::Digest;
+use crate::exchange::{Exchange, Settled};
 use crate::failure::{Failure, FailureReason};
 use crate::flight::{Flight, FlightTable, Generation, Origin, Outcome};
 use crate::grant;

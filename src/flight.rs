@@ -6,11 +6,13 @@
 use core::ops::ControlFlow;
 use std::collections::VecDeque;
 
+use crate::action::{Action, Event};
 use crate::assertion::AssertionFacts;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Digest, DigestMap};
+use crate::cache::key::DigestMap;
 use crate::common::Common;
-use crate::exchange::{Action, Event, Exchange, Settled};
+use crate::digest::Digest;
+use crate::exchange::{Exchange, Settled};
 use crate::failure::Failure;
 use crate::time::Timestamp;
 

@@ -9,7 +9,8 @@
 //! - [`call`]: one caller's machine: hit, lead, join or fail; woken, timed out, orphaned, aborted;
 //! - [`exchange`]: one flight's machine: read the store, attempt each leg, sleep, done. The whole flow reads top to
 //!   bottom; [`attempt`]: find the token endpoint, authenticate the client, post;
-//! - [`flight`]: the single-flight table; [`common`]: what one flight learns and the next one uses;
+//! - [`action`]: what the host is asked, and reports; [`flight`]: the single-flight table; [`common`]: what one flight
+//!   learns and the next one uses;
 //! - [`request`], [`config`] (read with [`fields`]), [`authorization_server`], [`url`]: what comes in, checked once;
 //! - [`grant`]: each grant's parameters, what its response must have, what its errors mean; [`assertion`]: what the
 //!   user's token says of itself;
@@ -17,13 +18,13 @@
 //! - [`token`]: the token endpoint's answer; [`error_response`] and [`failure`]: why there is none; [`retry`]: whether to try again;
 //! - [`cache`]: keys, entries, the memory cache, sealing for the store;
 //! - [`gateway`]: what an MCP gateway decides: route, verified claims, headers, challenge, answer;
-//! - [`journal`]: counters and events; [`secret`], [`time`]: what all of them speak in.
+//! - [`journal`]: counters and events; [`digest`], [`secret`], [`time`]: what all of them speak in.
 //!
 //! Ten lines drive an exchange, on any clock:
 //!
 //! ```
 //! use std::ops::ControlFlow;
-//! use obo_edge::{call::{Call, Turn, Wake}, exchange::{Action, Event, Response}, exchanger::Exchanger, time::Timestamp};
+//! use obo_edge::{call::{Call, Turn, Wake}, action::{Action, Event, Response}, exchanger::Exchanger, time::Timestamp};
 //! # use obo_edge::{config::{Config, HostObjects}, request::{Request, RequestField}, url::UrlComponents};
 //! # let options = serde_json::json!({"tokenEndpoint": "https://login.example/token", "clientId": "gateway",
 //! #     "clientAuthentication": {"method": "client_secret_post", "clientSecret": "secret"}});
@@ -54,6 +55,7 @@
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation))]
 
+pub mod action;
 pub mod assertion;
 pub mod attempt;
 pub mod authorization_server;
@@ -63,6 +65,7 @@ pub mod certificate;
 pub mod client;
 pub mod common;
 pub mod config;
+pub mod digest;
 pub mod error_response;
 pub mod exchange;
 pub mod exchanger;

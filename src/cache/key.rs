@@ -1,26 +1,16 @@
 //! The key of an exchange: who asks for what, of whom, digested so that no two unlike requests share it.
 
-use core::hash::{BuildHasherDefault, Hash, Hasher};
+use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::request::Request;
 
 /// The layout of the digested fields. A change of theirs changes this, and old entries are misses.
 const VERSION: &[u8] = b"obo-edge/key/v2";
-
-/// A SHA-256 digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Digest(pub [u8; 32]);
-
-#[allow(clippy::derived_hash_with_manual_eq, reason = "equal digests hash alike")]
-impl Hash for Digest {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
-    }
-}
 
 /// A map whose keys are spread evenly already.
 pub(crate) type DigestMap<V> = HashMap<Digest, V, BuildHasherDefault<FirstBytes>>;
@@ -144,10 +134,11 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::{Digest, KeyMaker, TaggedFields};
+    use super::{KeyMaker, TaggedFields};
     use crate::assertion::AssertionFacts;
     use crate::config::tests::options;
     use crate::config::{Config, HostObjects};
+    use crate::digest::Digest;
     use crate::request::{Request, VerifiedSubject};
     use crate::secret::Secret;
     use crate::url::tests::parse;

@@ -1,7 +1,8 @@
 //! The entries of this isolate, bounded by number and bytes.
 
 use super::entry::Entry;
-use super::key::{Digest, DigestMap};
+use super::key::DigestMap;
+use crate::digest::Digest;
 use crate::time::Timestamp;
 
 /// How many entries are kept.
@@ -142,7 +143,7 @@ mod tests {
 
     use super::MemoryCache;
     use crate::cache::entry::tests::entry;
-    use crate::cache::key::Digest;
+    use crate::digest::Digest;
     use crate::time::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000_000);

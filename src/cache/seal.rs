@@ -12,8 +12,9 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::entry::Entry;
-use super::key::{Digest, IdentityKind};
+use super::key::IdentityKind;
 use crate::config::StoreSecret;
+use crate::digest::Digest;
 use crate::request::Request;
 
 /// The envelope's version: the first characters of what is stored, and part of the additional data.
@@ -88,8 +89,9 @@ mod tests {
 
     use super::Sealer;
     use crate::cache::entry::tests::entry;
-    use crate::cache::key::{Digest, IdentityKind};
+    use crate::cache::key::IdentityKind;
     use crate::config::StoreSecret;
+    use crate::digest::Digest;
     use crate::time::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000_000);

@@ -11,7 +11,7 @@ use web_sys::{AbortController, Headers, RequestInit, RequestRedirect};
 
 use super::host::{Host, Store, get_reader, random, settled, sleep, within};
 use super::{Shared, now, to_js};
-use crate::exchange::{Action, Event, Response, StoreWrite, TokenRequest};
+use crate::action::{Action, Event, Response, StoreWrite, TokenRequest};
 use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::flight::Generation;
 use crate::secret::Secret;

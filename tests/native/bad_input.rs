@@ -2,8 +2,8 @@
 
 use core::ops::ControlFlow;
 
+use obo_edge::action::{Event, Response};
 use obo_edge::call::{Call, Source, Turn, Wake};
-use obo_edge::exchange::{Event, Response};
 use obo_edge::failure::{FailureReason, TransportFailure};
 use obo_edge::flight::Generation;
 use obo_edge::request::{MAX_ASSERTION_BYTES, MAX_LIST_LENGTH, Request, RequestField};

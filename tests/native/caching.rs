@@ -1,7 +1,7 @@
 //! Memory and store: for how long a token is served, to whom, and what a store can do wrong.
 
+use obo_edge::action::MAX_RESPONSE_BYTES;
 use obo_edge::call::Source;
-use obo_edge::exchange::MAX_RESPONSE_BYTES;
 use obo_edge::failure::{FailureReason, TransportFailure};
 use obo_edge::request::{Request, RequestField};
 use serde_json::json;

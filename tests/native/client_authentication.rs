@@ -1,7 +1,7 @@
 //! How the client proves itself, with keys and callbacks that the host holds.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use obo_edge::exchange::Event;
+use obo_edge::action::Event;
 use obo_edge::failure::FailureReason;
 use serde_json::{Value, json};
 

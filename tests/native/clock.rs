@@ -154,8 +154,8 @@ fn an_entry_is_no_hit_once_the_clock_has_gone_past_it_and_not_served_to_an_asser
 
 #[test]
 fn a_clock_that_stands_still_ends_waits_all_the_same() {
+    use obo_edge::action::Event;
     use obo_edge::call::{Call, Turn, Wake};
-    use obo_edge::exchange::Event;
     // In production a Worker's clock stands still between I/O.
     let mut world = World::new();
     let (request, now) = (request_of("ann", "read"), world.now());

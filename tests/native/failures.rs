@@ -443,8 +443,8 @@ fn an_acr_values_that_echoes_the_assertion_does_not_come_out() {
 #[test]
 fn what_is_asked_of_the_host_and_what_it_reports_show_no_secret() {
     use core::ops::ControlFlow;
+    use obo_edge::action::{Event, Response};
     use obo_edge::call::{Call, Turn};
-    use obo_edge::exchange::{Event, Response};
     let mut world = World::with_store();
     let (request, now) = (request_of("ann", "read"), world.now());
     assert!(!format!("{request:?}").contains(request.assertion.reveal()));
@@ -463,7 +463,7 @@ fn what_is_asked_of_the_host_and_what_it_reports_show_no_secret() {
 
 #[test]
 fn a_response_shows_nothing_of_its_body_when_it_is_formatted() {
-    use obo_edge::exchange::{Event, Response};
+    use obo_edge::action::{Event, Response};
     let event = Event::Responded(Response { status: 200, retry_after: None, body: b"token".to_vec() });
     let shown = format!("{event:?}");
     assert!(!shown.contains("token") && !shown.contains("116, 111, 107, 101, 110"), "{shown}");

@@ -5,10 +5,10 @@ use core::ops::ControlFlow;
 use std::collections::{BTreeMap, VecDeque};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use obo_edge::action::{Action, Event, Response, StoreWrite};
 use obo_edge::cache::entry::Entry;
 use obo_edge::call::{Call, Source, Turn, Wake};
 use obo_edge::config::{Config, HostObjects};
-use obo_edge::exchange::{Action, Event, Response, StoreWrite};
 use obo_edge::exchanger::Exchanger;
 use obo_edge::failure::{Failure, FailureReason, TransportFailure};
 use obo_edge::flight::Generation;
@@ -732,7 +732,7 @@ impl World {
         self.schedule(after_ms.min(timeout_ms), Happening::Reports { generation, event });
     }
 
-    fn receive(&self, request: obo_edge::exchange::TokenRequest) -> Posted {
+    fn receive(&self, request: obo_edge::action::TokenRequest) -> Posted {
         let body = request.body.reveal().to_owned();
         let parameter = |name: &str| {
             let mut values = form_urlencoded::parse(body.as_bytes()).filter(|(known, _)| known == name);
