@@ -27,7 +27,7 @@ export async function startServer({ name, program, args, cwd, env, readyUrl }) {
   const printed = [];
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text) => {
-      printed.push(...text.split("\n"));
+      printed.push(...text.split("\n").filter(Boolean));
       printed.splice(0, printed.length - keptLines);
     });
   }
@@ -35,25 +35,31 @@ export async function startServer({ name, program, args, cwd, env, readyUrl }) {
 
   let startError;
   child.on("error", (error) => (startError = error));
-  const ended = once(child, "close").catch(() => {});
-  // A test run that is cut short leaves nothing behind.
-  const endWithUs = () => child.kill("SIGKILL");
+  const isRunning = () => child.exitCode === null && child.signalCode === null && !startError;
+  // Not "close": a script's own child may hold its output open.
+  const ended = once(child, "exit").catch(() => {});
+  // A test run that is cut short leaves nothing behind. A script passes this signal on, as it could not SIGKILL.
+  const endWithUs = () => child.kill("SIGTERM");
   process.once("exit", endWithUs);
 
   async function close() {
     process.removeListener("exit", endWithUs);
     const giveUp = setTimeout(() => child.kill("SIGKILL"), endLimitMs);
-    if (child.exitCode === null && child.signalCode === null && !startError) {
+    if (isRunning()) {
       child.kill("SIGTERM");
       await ended;
     }
     clearTimeout(giveUp);
+    child.stdout.destroy();
+    child.stderr.destroy();
   }
 
   const end = Date.now() + startLimitMs;
   while (!(await answers(readyUrl))) {
-    if (startError) throw failure(`cannot be started: ${startError.message}`);
-    if (child.exitCode !== null || child.signalCode !== null) throw failure(`ended with ${child.exitCode ?? child.signalCode}`);
+    if (!isRunning()) {
+      process.removeListener("exit", endWithUs);
+      throw failure(startError ? `cannot be started: ${startError.message}` : `ended with ${child.exitCode ?? child.signalCode}`);
+    }
     if (Date.now() >= end) {
       await close();
       throw failure(`did not answer within ${startLimitMs / 1000} s`);

@@ -15,7 +15,7 @@ import { startServer } from "./child.js";
 const realm = "edge";
 const password = "correct horse";
 
-/** What a client scope stands for, the first of each: its name, and the audience that it brings. */
+/** Two client scopes that the requesters may ask for, and the audience that each brings. */
 export const filesScope = "tools.call";
 export const filesAudience = "mcp-files";
 export const mailScope = "mail.read";
