@@ -228,7 +228,8 @@ impl Attempt {
             self.client_assertion = Some((kept.text.clone(), true));
             return self.post(config, now, common);
         }
-        let jwt = key.client_assertion(&server.client_id, audience, self.jti, now);
+        let jwt =
+            key.client_assertion(&server.client_id, audience, self.jti, config.grant.reuses_client_assertions(), now);
         self.state = State::Authenticating { asked_at: now };
         Ok(ControlFlow::Continue(Action::Sign { server: self.server, jwt, timeout_ms }))
     }

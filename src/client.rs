@@ -11,8 +11,10 @@ use crate::time::Timestamp;
 
 /// RFC 7523 section 2.2.
 const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// How long a client assertion is good for, in milliseconds. Entra takes 5 to 10 minutes.
-const CLIENT_ASSERTION_LIFE_MS: u64 = 10 * 60 * 1000;
+/// How long a client assertion is good for that is used once, in milliseconds: servers take a minute or two.
+const SINGLE_USE_LIFE_MS: u64 = 60 * 1000;
+/// How long one is good for that is used again, in milliseconds: Entra takes 5 to 10 minutes.
+const REUSED_LIFE_MS: u64 = 10 * 60 * 1000;
 /// How long before its end a client assertion is used no more, in milliseconds.
 const CLIENT_ASSERTION_SKEW_MS: u64 = 60 * 1000;
 /// The longest client assertion, in bytes.
@@ -80,12 +82,14 @@ pub struct UnsignedJwt {
 }
 
 impl SigningKey {
-    /// A client assertion for `audience` (RFC 7523 section 3), with a `jti` that nobody had before.
+    /// A client assertion for `audience` (RFC 7523 section 3), with a `jti` that nobody had before, to be used once
+    /// or again.
     pub(crate) fn client_assertion(
         &self,
         client_id: &str,
         audience: &str,
         jti: [u8; 16],
+        is_reused: bool,
         now: Timestamp,
     ) -> UnsignedJwt {
         let mut header = ["{\"alg\":\"", self.algorithm.as_str(), "\",\"typ\":\"JWT\""].concat();
@@ -99,7 +103,8 @@ impl SigningKey {
         let (client_id, audience) = (json::quote(client_id), json::quote(audience));
         let jti = Base64UrlUnpadded::encode_string(&jti);
         let seconds = now.as_millis() / 1000;
-        let expiry = now.plus(CLIENT_ASSERTION_LIFE_MS).as_millis() / 1000;
+        let life_ms = if is_reused { REUSED_LIFE_MS } else { SINGLE_USE_LIFE_MS };
+        let expiry = now.plus(life_ms).as_millis() / 1000;
         let claims = format!(
             "{{\"iss\":{client_id},\"sub\":{client_id},\"aud\":{audience},\"jti\":\"{jti}\",\
              \"nbf\":{seconds},\"iat\":{seconds},\"exp\":{expiry}}}"
@@ -124,7 +129,7 @@ impl KeptClientAssertion {
 
     /// Whether it serves for this audience now.
     pub(crate) fn is_good_for(&self, audience: &str, now: Timestamp) -> bool {
-        let life_ms = CLIENT_ASSERTION_LIFE_MS.saturating_sub(CLIENT_ASSERTION_SKEW_MS);
+        let life_ms = REUSED_LIFE_MS.saturating_sub(CLIENT_ASSERTION_SKEW_MS);
         // A clock that went back behind its `nbf` makes it one of the future.
         self.audience == audience && self.made_at <= now && now < self.made_at.plus(life_ms)
     }
@@ -263,7 +268,11 @@ mod tests {
             key_id: Some("key\"1".to_owned()),
             certificate: Certificate::from_pem(PEM),
         };
-        let jwt = key.client_assertion("client", "https://login.example", [255; 16], Timestamp::from_millis(1_000_999));
+        let jwt =
+            key.client_assertion("client", "https://login.example", [255; 16], true, Timestamp::from_millis(1_000_999));
+        let once =
+            key.client_assertion("client", "https://login.example", [0; 16], false, Timestamp::from_millis(1_000_999));
+        assert!(once.claims.ends_with(r#""nbf":1000,"iat":1000,"exp":1060}"#), "{}", once.claims);
         assert_eq!(
             jwt.header,
             r#"{"alg":"PS256","typ":"JWT","kid":"key\"1","x5t#S256":"T-jEJOIOuzxNB1BEcznNkK1BA5IjjhMjShnbCfcth6Y"}"#

@@ -58,7 +58,7 @@ fn a_signed_client_assertion_goes_out_with_its_type_and_the_clients_id() {
         (&json!("gateway"), &json!("gateway"), &json!(ISSUER))
     );
     let now = world.now().as_millis() / 1000;
-    assert_eq!((&claims["nbf"], &claims["exp"]), (&json!(now), &json!(now + 600)));
+    assert_eq!((&claims["nbf"], &claims["exp"]), (&json!(now), &json!(now + 60)));
 }
 
 #[test]
@@ -85,6 +85,7 @@ fn entras_client_assertion_is_made_for_the_token_endpoint_and_serves_until_short
     }
     assert_eq!((world.posted.len(), world.signed.len()), (3, 1));
     assert_eq!(claims(&world, 0)["aud"], ENDPOINT);
+    assert_eq!(claims(&world, 0)["exp"].as_u64().unwrap() - claims(&world, 0)["iat"].as_u64().unwrap(), 600);
     world.advance(8 * MINUTE);
     world.ask(&request_of("dan", "read")).unwrap();
     assert_eq!(world.signed.len(), 1);

@@ -6,7 +6,7 @@ import { decodeJwt, importPKCS8, jwtVerify } from "jose";
 import { TokenExchanger } from "obo-edge";
 import { newCertificate, newKey } from "../servers/openssl.js";
 import { clientId, exchangeAt, exchangerFor, failureUnsent, invalidResponse, localIssuer, misconfigured, optionsFor, outline, scope, unavailable } from "./local-issuer.js";
-import { assertNothingShows, clientSecret, failureOf, printed, thrownBy, unsignedToken } from "./support.js";
+import { assertNothingShows, clientSecret, failureOf, printed, thrownBy, unsignedToken, until } from "./support.js";
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /** A JWT of another issuer, as a workload's platform gives it. */
@@ -174,6 +174,7 @@ test("a callback that hangs for one exchanger holds up no other", async (t) => {
   const held = exchangeAt(exchangerFor(issuer, { clientAuthentication: hanging }));
   assert.equal((await exchangeAt(exchangerFor(issuer))).source, "issuer");
   assert.equal(issuer.tokenRequests.length, 1);
+  await until(() => release);
   release(federatedJwt);
   assert.equal((await held).source, "issuer");
 });

@@ -300,14 +300,16 @@ test("fromCache false and an eviction run both legs again", async (t) => {
 });
 
 test("no identity assertion reaches the store, and the token serves another exchanger from there", async (t) => {
-  const { legs, exchangerFor } = await twoServers(t);
+  const { legs, exchangerFor } = await twoServers(t, { redeem: (count) => (count === 1 ? serverFailure : undefined) });
   const shared = { store: new MapStore(), storeSecrets: newStoreSecret() };
   const request = requestOf("ada");
-  const first = await exchangerFor(shared).exchange(request);
+  const exchanger = exchangerFor(shared);
+  await failureOf(exchanger.exchange(request));
+  const first = await exchanger.exchange(request);
   await shared.store.written(1);
-  const second = await exchangerFor(shared).exchange(request);
-  assert.deepEqual([second.source, second.accessToken], ["store", first.accessToken]);
-  assert.deepEqual(legs(), [1, 1]);
+  const again = await exchangerFor(shared).exchange(request);
+  assert.deepEqual([again.source, again.accessToken], ["store", first.accessToken]);
+  assert.deepEqual(legs(), [1, 2]);
   assert.equal(shared.store.puts.length, 1);
 });
 
@@ -334,10 +336,11 @@ for (const [what, change, expected] of [
     const exchanger = exchangerFor();
     const request = requestOf("ada");
     assert.deepEqual(outline(await failureOf(exchanger.exchange(request))), expected);
-    assert.equal(legs()[1], 0);
+    assert.deepEqual(legs(), [1, 0]);
 
     Object.assign(server.document, truth);
     assert.equal((await exchanger.exchange(request)).source, "issuer");
+    assert.deepEqual(legs(), [1, 1], "the identity assertion was kept, and the metadata was not");
   });
 }
 
