@@ -26,6 +26,8 @@ pub(crate) struct Attempt {
     form: Form,
     jti: [u8; 16],
     until: Timestamp,
+    /// What the first metadata that cannot be used was refused for.
+    refusal: Option<Failure>,
     endpoint: String,
     /// With whether it was kept from before.
     client_assertion: Option<(Secret, bool)>,
@@ -33,8 +35,8 @@ pub(crate) struct Attempt {
 }
 
 enum State {
-    /// The metadata at this place is read; what those before were refused for.
-    Discovering { place: usize, refusal: Option<Failure> },
+    /// The metadata at this place is read.
+    Discovering { place: usize },
     /// The client assertion is made.
     Authenticating { asked_at: Timestamp },
     /// The token request is under way.
@@ -44,8 +46,9 @@ enum State {
 impl Attempt {
     /// An attempt that may take until `until`; `jti` are random bytes for its client assertion.
     pub(crate) fn new(server: usize, number: u64, form: Form, jti: [u8; 16], until: Timestamp) -> Self {
-        let state = State::Discovering { place: 0, refusal: None };
-        Self { server, number, form, jti, until, endpoint: String::new(), client_assertion: None, state }
+        let state = State::Discovering { place: 0 };
+        let (refusal, endpoint, client_assertion) = (None, String::new(), None);
+        Self { server, number, form, jti, until, refusal, endpoint, client_assertion, state }
     }
 
     /// The first thing to do.
@@ -57,7 +60,7 @@ impl Attempt {
         }
         match common.metadata.get(self.server).and_then(|cache| cache.usable(now)).cloned() {
             Some(metadata) => self.discovered(&metadata, config, now, common),
-            None => self.discover(0, None, config, now, common),
+            None => self.discover(0, config, now, common),
         }
     }
 
@@ -65,16 +68,21 @@ impl Attempt {
     pub(crate) fn step(&mut self, event: Event, config: &Config, now: Timestamp, common: &mut Common) -> Progress {
         let state = core::mem::replace(&mut self.state, State::Posting { sent_at: now });
         match (state, event) {
-            (State::Discovering { place, refusal }, Event::Responded(response)) => {
-                self.read_metadata(place, refusal, &response, config, now, common)
+            (State::Discovering { place }, Event::Responded(response)) => {
+                self.read_metadata(place, &response, config, now, common)
             }
-            (State::Discovering { place, refusal }, Event::TransportFailed(transport)) => {
+            (State::Discovering { place }, Event::TransportFailed(transport)) => {
                 let problem = match transport {
                     TransportFailure::Network => "publishes metadata that could not be reached",
                     TransportFailure::TimedOut => "publishes metadata that did not arrive in time",
-                    TransportFailure::TooLarge => return self.refuse(place, refusal, TOO_LARGE, config, now, common),
-                    TransportFailure::Redirected => return self.refuse(place, refusal, REDIRECT, config, now, common),
+                    TransportFailure::TooLarge => {
+                        return self.refuse(place, TOO_LARGE, None, config, now, common);
+                    }
+                    TransportFailure::Redirected => {
+                        return self.refuse(place, REDIRECT, None, config, now, common);
+                    }
                 };
+                // The same host has the other place.
                 let failure = about_issuer(self.server(config)?, FailureReason::Unavailable, problem);
                 self.undiscovered(failure, config, now, common)
             }
@@ -83,6 +91,9 @@ impl Attempt {
             }
             (State::Authenticating { .. }, Event::ClientAssertionFailed) => Err(self.unauthenticated(config)?),
             (State::Posting { sent_at }, Event::Responded(response)) => Ok(ControlFlow::Break((response, sent_at))),
+            (State::Posting { .. }, Event::TransportFailed(TransportFailure::Redirected)) => {
+                Err(redirected(self.server(config)?))
+            }
             (State::Posting { .. }, Event::TransportFailed(transport)) => Err(transport.into()),
             (_, _) => Err(Failure::unasked()),
         }
@@ -112,22 +123,16 @@ impl Attempt {
 
     // ---------------------------------------------------------------- the token endpoint
 
-    fn discover(
-        &mut self,
-        place: usize,
-        refusal: Option<Failure>,
-        config: &Config,
-        now: Timestamp,
-        common: &mut Common,
-    ) -> Progress {
+    fn discover(&mut self, place: usize, config: &Config, now: Timestamp, common: &mut Common) -> Progress {
         let server = self.server(config)?;
         let urls = server.issuer.as_ref().map(|(_, url)| metadata_urls(url));
         let Some(url) = urls.and_then(|urls| urls.into_iter().nth(place)) else {
             let problem = "publishes no metadata (RFC 8414, OpenID Connect Discovery)";
-            let failure = refusal.unwrap_or_else(|| about_issuer(server, FailureReason::Misconfigured, problem));
+            let failure =
+                self.refusal.take().unwrap_or_else(|| about_issuer(server, FailureReason::Misconfigured, problem));
             return self.undiscovered(failure, config, now, common);
         };
-        self.state = State::Discovering { place, refusal };
+        self.state = State::Discovering { place };
         common.journal.count(EventKind::MetadataRequest);
         let timeout_ms = (self.left_ms(now) / 2).max(1);
         Ok(ControlFlow::Continue(Action::Get { url, timeout_ms, max_response_bytes: MAX_METADATA_BYTES }))
@@ -136,7 +141,6 @@ impl Attempt {
     fn read_metadata(
         &mut self,
         place: usize,
-        refusal: Option<Failure>,
         response: &Response,
         config: &Config,
         now: Timestamp,
@@ -144,27 +148,24 @@ impl Attempt {
     ) -> Progress {
         let server = self.server(config)?;
         match response.status {
-            200 if response.body.len() > MAX_METADATA_BYTES => {
-                self.refuse(place, refusal, TOO_LARGE, config, now, common)
-            }
+            200 if response.body.len() > MAX_METADATA_BYTES => self.refuse(place, TOO_LARGE, None, config, now, common),
             200 => match Metadata::read(server.issuer_name().unwrap_or_default(), &response.body, config.parse_url) {
                 Ok(metadata) => {
+                    // Not kept before it is known to serve: it may be mended.
+                    if let Some((name, problem)) = server.client_authentication.refused_by(&metadata) {
+                        return Err(server.problem(name, problem));
+                    }
                     if let Some(cache) = common.metadata.get_mut(self.server) {
                         cache.keep(metadata.clone(), now);
                     }
                     self.discovered(&metadata, config, now, common)
                 }
-                Err(problem) => self.refuse(place, refusal, problem, config, now, common),
+                Err(problem) => self.refuse(place, problem, None, config, now, common),
             },
-            300..=399 => self.refuse(place, refusal, REDIRECT, config, now, common),
-            408 | 429 | 500..=599 => {
-                let problem = "publishes metadata that its server cannot give at the moment";
-                let mut failure = about_issuer(server, FailureReason::Unavailable, problem);
-                failure.status = Some(response.status);
-                self.undiscovered(failure, config, now, common)
-            }
+            300..=399 => self.refuse(place, REDIRECT, None, config, now, common),
+            408 | 429 | 500..=599 => self.refuse(place, AWAY, Some(response.status), config, now, common),
             // Not here: maybe at the next place.
-            _ => self.discover(place.saturating_add(1), refusal, config, now, common),
+            _ => self.discover(place.saturating_add(1), config, now, common),
         }
     }
 
@@ -172,17 +173,21 @@ impl Attempt {
     fn refuse(
         &mut self,
         place: usize,
-        refusal: Option<Failure>,
         problem: &'static str,
+        status: Option<u16>,
         config: &Config,
         now: Timestamp,
         common: &mut Common,
     ) -> Progress {
-        let reason =
-            if problem == NAMES_ANOTHER { FailureReason::Misconfigured } else { FailureReason::InvalidResponse };
-        let server = self.server(config)?;
-        let refusal = refusal.or_else(|| Some(about_issuer(server, reason, problem)));
-        self.discover(place.saturating_add(1), refusal, config, now, common)
+        let reason = match problem {
+            NAMES_ANOTHER => FailureReason::Misconfigured,
+            AWAY => FailureReason::Unavailable,
+            _ => FailureReason::InvalidResponse,
+        };
+        let mut failure = about_issuer(self.server(config)?, reason, problem);
+        failure.status = status;
+        self.refusal.get_or_insert(failure);
+        self.discover(place.saturating_add(1), config, now, common)
     }
 
     /// No metadata: what is known from before has to do, where it is not too old.
@@ -196,9 +201,6 @@ impl Attempt {
 
     fn discovered(&mut self, metadata: &Metadata, config: &Config, now: Timestamp, common: &mut Common) -> Progress {
         let server = self.server(config)?;
-        if let Some((name, problem)) = server.client_authentication.refused_by(metadata) {
-            return Err(server.problem(name, problem));
-        }
         let endpoint = match &metadata.mtls_token_endpoint {
             Some(alias) if server.client_authentication == ClientAuthentication::TlsClientAuth => alias,
             _ => &metadata.token_endpoint,
@@ -297,7 +299,14 @@ impl Attempt {
 }
 
 const TOO_LARGE: &str = "publishes metadata that is larger than 1 MiB";
+const AWAY: &str = "publishes metadata that its server cannot give at the moment";
 const REDIRECT: &str = "publishes metadata that is a redirect";
+
+/// A token endpoint that sends elsewhere: whoever is there would get the user's token.
+pub(crate) fn redirected(server: &AuthorizationServer) -> Failure {
+    let field = server.path("tokenEndpoint");
+    Failure::of_field(FailureReason::InvalidResponse, &field, "answered with a redirect, which is never followed")
+}
 
 fn about_issuer(server: &AuthorizationServer, reason: FailureReason, problem: &str) -> Failure {
     Failure::of_field(reason, &server.path("issuer"), problem)

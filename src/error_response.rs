@@ -42,7 +42,6 @@ pub fn classify(
     let verdict = match status {
         429 => Verdict::of(FailureReason::Throttled),
         408 | 500..=599 => Verdict::of(FailureReason::Unavailable),
-        300..=399 => return with_status(Failure::invalid_response("is a redirect"), status),
         _ if !is_json => {
             return with_status(Failure::invalid_response(&format!("has status {status} and is not JSON")), status);
         }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::action::{Action, Event, MAX_RESPONSE_BYTES, Response, StoreWrite};
 use crate::assertion::AssertionFacts;
-use crate::attempt::{Attempt, Progress};
+use crate::attempt::{Attempt, Progress, redirected};
 use crate::cache::entry::Entry;
 use crate::cache::seal::Sealer;
 use crate::common::Common;
@@ -245,9 +245,17 @@ impl Exchange {
                     });
                     return self.attempt(now, common);
                 }
-                self.failed(failure, now, common)
+                self.failed(self.naming_the_server(failure), now, common)
             }
         }
+    }
+
+    /// Of two servers the message names the second, or an operator of two clients looks at the wrong one.
+    fn naming_the_server(&self, mut failure: Failure) -> Failure {
+        if self.leg > 0 && failure.field.is_none() {
+            failure.message = ["resourceAuthorizationServer: ", &failure.message].concat();
+        }
+        failure
     }
 
     /// What the response is: a token, or why not.
@@ -261,6 +269,11 @@ impl Exchange {
                 failure.status = Some(response.status);
                 failure
             });
+        }
+        if (300..400).contains(&response.status) {
+            let mut failure = self.config.servers.get(self.leg).map_or_else(Failure::unasked, redirected);
+            failure.status = Some(response.status);
+            return Err(failure);
         }
         let presented = [&self.request.assertion, self.presented()];
         let retry_after = response.retry_after.as_deref();

@@ -96,6 +96,17 @@ fn a_document_of_another_issuer_at_one_place_does_not_hide_the_right_one_at_the_
 }
 
 #[test]
+fn a_place_whose_server_is_away_does_not_hide_the_next_one() {
+    for status in [408, 429, 500, 503] {
+        let mut world = world();
+        world.metadata.insert(OPENID.to_owned(), Answer::respond(status, ""));
+        world.metadata.insert(OAUTH.to_owned(), published(&metadata()));
+        world.ask(&request_of("ann", "read")).unwrap();
+        assert_eq!(world.fetched, [OPENID, OAUTH]);
+    }
+}
+
+#[test]
 fn metadata_is_read_anew_after_an_hour_and_outlives_failed_looks_for_a_day() {
     let mut world = world();
     world.metadata.insert(OPENID.to_owned(), published(&metadata()));
@@ -117,7 +128,7 @@ fn metadata_is_read_anew_after_an_hour_and_outlives_failed_looks_for_a_day() {
     world.advance(HOUR);
     ask(&mut world).unwrap();
     ask(&mut world).unwrap();
-    assert_eq!(world.fetched.len(), 3, "no second look within a minute");
+    assert_eq!(world.fetched.len(), 4, "both places, and no second look within a minute");
     world.advance(22 * HOUR);
     ask(&mut world).unwrap();
     world.advance(HOUR);
@@ -151,6 +162,8 @@ fn what_the_metadata_says_of_clients_is_respected() {
                 let failure = result.unwrap_err();
                 assert_eq!((failure.reason, failure.field.as_deref()), (FailureReason::Misconfigured, Some(field)));
                 assert!(world.posted.is_empty() && world.signed.is_empty());
+                world.metadata.insert(OPENID.to_owned(), published(&metadata()));
+                assert!(world.ask(&request_of("ann", "read")).is_ok(), "what was mended is read");
             }
         }
     }

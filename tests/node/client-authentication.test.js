@@ -223,7 +223,7 @@ test("a redirect of the token endpoint is followed with no client authentication
   for (const clientAuthentication of [privateKeyJwt(), { method: "client_secret_post", clientSecret }, { method: "none" }]) {
     const issuer = await localIssuer(t, { token: () => ({ status: 307, headers: { location: "/elsewhere" } }) });
     const error = await failureOf(exchangeAt(exchangerFor(issuer, { clientAuthentication })));
-    assert.deepEqual(outline(error), invalidResponse(undefined));
+    assert.deepEqual(outline(error), invalidResponse("tokenEndpoint"));
     assert.deepEqual(issuer.requests.map(({ path }) => path).slice(1), ["/token"]);
   }
 });

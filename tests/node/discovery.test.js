@@ -114,11 +114,12 @@ test("a document without an end is not read to its end", async (t) => {
 });
 
 test("what is transient at the metadata is tried again, as a token request is", async (t) => {
-  for (const fault of ["reset", 503]) {
+  // Where the server answers, the other place is asked too before it is tried again.
+  for (const [fault, requests] of [["reset", 2], [503, 3]]) {
     const issuer = await localIssuer(t, { metadata: (_document, _path, count) => (count === 1 ? fault : undefined) });
     const exchanger = exchangerFor(issuer);
     assert.equal((await exchangeAt(exchanger)).source, "issuer");
-    assert.equal(issuer.metadataRequests.length, 2);
+    assert.equal(issuer.metadataRequests.length, requests);
     assert.equal(exchanger.stats.tokenRequests, 1);
   }
 });
@@ -141,7 +142,7 @@ test("a token endpoint that breaks after the discovery is not the issuer's fault
   for (const [answer, expected] of [
     ["reset", unavailable(undefined)],
     [503, unavailable(undefined)],
-    [{ status: 307, headers: { location: "/elsewhere" } }, invalidResponse(undefined)],
+    [{ status: 307, headers: { location: "/elsewhere" } }, invalidResponse("tokenEndpoint")],
     [{ body: "<html>" }, invalidResponse(undefined)],
   ]) {
     const issuer = await localIssuer(t, { token: () => answer });
@@ -188,7 +189,7 @@ test("metadata is believed for an hour, and for a day at most while the look fai
 
   isBroken = true;
   t.mock.timers.tick(23 * hour);
-  assert.equal(await looks(exchangeAt(exchanger)), 1, "old metadata serves where the look fails");
+  assert.equal(await looks(exchangeAt(exchanger)), 2, "both places; old metadata serves where the look fails");
   t.mock.timers.tick(hour + minute);
   const error = await failureUnsent(issuer, exchanger);
   assert.deepEqual(outline(error), unavailable("issuer"));

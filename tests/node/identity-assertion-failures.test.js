@@ -15,7 +15,7 @@ for (const [what, answer, expected, requests] of [
   ["refuses the client", errorAnswer("invalid_client", {}, 401), misconfigured(undefined), 1],
   ["knows no such resource", errorAnswer("invalid_target"), misconfigured(undefined), 1],
   ["does not allow the grant", errorAnswer("unauthorized_client"), misconfigured(undefined), 1],
-  ["redirects", { status: 307, headers: { location: "/elsewhere" } }, invalidResponse(undefined), 1],
+  ["redirects", { status: 307, headers: { location: "/elsewhere" } }, invalidResponse("tokenEndpoint"), 1],
   ["is away", "reset", unavailable(undefined), 2],
   ["is overloaded", 503, unavailable(undefined), 2],
 ]) {

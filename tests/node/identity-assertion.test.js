@@ -287,18 +287,6 @@ test("one user's identity assertion serves for no other resource or scope", asyn
   assert.deepEqual(legs(), [others.length, others.length]);
 });
 
-test("fromCache false and an eviction run both legs again", async (t) => {
-  const { legs, exchangerFor } = await twoServers(t, { redeem: (count) => (count === 1 ? serverFailure : undefined) });
-  const exchanger = exchangerFor();
-  const request = requestOf("ada");
-  await failureOf(exchanger.exchange(request));
-  await exchanger.exchange({ ...request, fromCache: false });
-  assert.deepEqual(legs(), [2, 2]);
-  await exchanger.evict(request);
-  await exchanger.exchange(request);
-  assert.deepEqual(legs(), [3, 3]);
-});
-
 test("no identity assertion reaches the store, and the token serves another exchanger from there", async (t) => {
   const { legs, exchangerFor } = await twoServers(t, { redeem: (count) => (count === 1 ? serverFailure : undefined) });
   const shared = { store: new MapStore(), storeSecrets: newStoreSecret() };

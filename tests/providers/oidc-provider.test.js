@@ -1,203 +1,160 @@
-/** The package against npm `oidc-provider`, which checks how each client authenticates: token exchange by discovery. */
+/** The package against npm `oidc-provider`: token exchange by discovery with every client authentication. */
 
 import assert from "node:assert/strict";
-import { createPrivateKey } from "node:crypto";
-import { after, before, describe, test } from "node:test";
-import { decodeJwt, importPKCS8 } from "jose";
+import { randomUUID } from "node:crypto";
+import { after, before, beforeEach, test } from "node:test";
+import { SignJWT, createRemoteJWKSet, importPKCS8, jwtVerify } from "jose";
 import { TokenExchanger } from "obo-edge";
 import { failureOf } from "../node/support.js";
-import { newKey } from "../servers/openssl.js";
-import { clientSecret, fetchWith, resources, startOidcProvider } from "./oidc-provider.js";
-import { accessTokenType, recordingFetch, verifier } from "./support.js";
+import { certificateFetch } from "./certificate-fetch.js";
+import { clientSecret, files, startOidcProvider } from "./oidc-provider.js";
 
-const [files, mail] = Object.keys(resources);
+const { resource } = files;
 const scope = "files.read";
+let provider;
+let keySet;
 
-describe("oidc-provider", () => {
-  let provider;
-  let verified;
-  before(async () => {
-    provider = await startOidcProvider();
-    verified = verifier(provider);
-  });
-  after(() => provider?.close());
-
-  /** An exchanger whose issuer is all it knows of the provider, for the client whose id is the method's name. */
-  const exchangerFor = (clientAuthentication, options) =>
-    new TokenExchanger({
-      grant: "token-exchange",
-      issuer: provider.issuer,
-      clientId: clientAuthentication.method,
-      clientAuthentication,
-      retry: { delayMs: 20 },
-      ...options,
-    });
-  const withSecret = (options) => exchangerFor({ method: "client_secret_basic", clientSecret }, options);
-  const withKey = (algorithm, changes, options) =>
-    exchangerFor(
-      { method: "private_key_jwt", algorithm, key: provider.keys[algorithm], ...changes },
-      { clientId: `private_key_jwt-${algorithm}`, ...options },
-    );
-  const withCertificate = (name, options) =>
-    exchangerFor({ method: "tls_client_auth" }, { fetch: fetchWith(provider.certificates[name]), ...options });
-  const forFiles = async (subject, changes) => ({
-    assertion: await provider.mintUserToken({ subject }),
-    scopes: scope,
-    resource: files,
-    ...changes,
-  });
-
-  async function assertExchanges(exchanger, clientId) {
-    for (const subject of ["ada", "grace"]) {
-      const request = await forFiles(subject);
-      const token = await exchanger.exchange(request);
-      const claims = await verified(token, files);
-      assert.deepEqual([claims.sub, claims.client_id, claims.scope], [subject, clientId, scope]);
-      assert.deepEqual([token.scope, token.issuedTokenType, token.source], [scope, accessTokenType, "issuer"]);
-      const again = await exchanger.exchange(request);
-      assert.deepEqual([again.accessToken, again.source], [token.accessToken, "memory"]);
-    }
-    assert.deepEqual([exchanger.stats.tokenRequests, exchanger.stats.metadataRequests], [2, 1]);
-  }
-
-  async function assertRefused(exchanger, request, reason, error, status = 400) {
-    const failure = await failureOf(exchanger.exchange(request));
-    assert.deepEqual([failure.reason, failure.error, failure.status], [reason, error, status]);
-  }
-
-  for (const [method, proof] of [["client_secret_basic", {}], ["client_secret_post", { client_secret: clientSecret }]]) {
-    test(`${method} is accepted, whatever is in the secret`, async () => {
-      const { fetch, requests } = recordingFetch();
-      await assertExchanges(exchangerFor({ method, clientSecret }, { fetch }), method);
-      const { form, headers } = requests.at(-1);
-      assert.deepEqual([form.get("client_secret") ?? undefined, headers.has("authorization")], [proof.client_secret, !proof.client_secret]);
-    });
-  }
-
-  test("a public client says its id only", async () => {
-    const { fetch, requests } = recordingFetch();
-    await assertExchanges(exchangerFor({ method: "none" }, { fetch }), "none");
-    const { form, headers } = requests.at(-1);
-    assert.deepEqual(
-      [form.get("client_id"), form.has("client_secret"), form.has("client_assertion"), headers.has("authorization")],
-      ["none", false, false, false],
-    );
-  });
-
-  for (const algorithm of ["RS256", "PS256", "ES256"]) {
-    const forms = {
-      "a PEM": (pem) => pem,
-      "a JWK": (pem) => createPrivateKey(pem).export({ format: "jwk" }),
-      "a CryptoKey": (pem) => importPKCS8(pem, algorithm),
-    };
-    for (const [form, keyOf] of Object.entries(forms)) {
-      test(`private_key_jwt with ${algorithm} is accepted, its key ${form}`, async () => {
-        const exchanger = withKey(algorithm, { key: await keyOf(provider.keys[algorithm]), kid: algorithm });
-        await assertExchanges(exchanger, `private_key_jwt-${algorithm}`);
-      });
-    }
-  }
-
-  test("a client assertion that was seen is refused, so an answer that is lost is asked for by a new one", async () => {
-    let lost = 0;
-    const { fetch: recorded, requests } = recordingFetch((url) => {
-      // The provider has answered, and remembers the assertion, when the connection breaks.
-      if (url === provider.tokenEndpoint && lost++ === 0) throw new TypeError("the connection is lost");
-    });
-    const exchanger = withKey("ES256", {}, { fetch: recorded });
-    const token = await exchanger.exchange(await forFiles("ada"));
-    assert.equal((await verified(token, files)).sub, "ada");
-    const sent = requests.filter(({ url }) => url === provider.tokenEndpoint);
-    assert.equal(sent.length, 2);
-    assert.equal(new Set(sent.map(({ form }) => decodeJwt(form.get("client_assertion")).jti)).size, 2);
-
-    const replay = await fetch(provider.tokenEndpoint, { method: "POST", body: sent[0].form });
-    assert.deepEqual([replay.status, (await replay.json()).error], [401, "invalid_client"]);
-  });
-
-  test("a client with a certificate is accepted at the alias that is for it, over TLS", async () => {
-    const { requests, fetch } = recording(fetchWith(provider.certificates.client));
-    await assertExchanges(withCertificate("client", { fetch }), "tls_client_auth");
-    const [looks, posts] = [requests.filter((url) => url.startsWith("http:")), requests.filter((url) => url.startsWith("https:"))];
-    assert.deepEqual(looks, [`${provider.issuer}/.well-known/openid-configuration`]);
-    assert.deepEqual(posts, [provider.mtlsTokenEndpoint, provider.mtlsTokenEndpoint]);
-  });
-
-  for (const what of ["no certificate", "the certificate of another subject", "a certificate of another authority"]) {
-    test(`a client with ${what} is misconfigured`, async () => {
-      await assertRefused(withCertificate(what), await forFiles("ada"), "misconfigured", "invalid_client", 401);
-    });
-  }
-
-  test("a server whose certificate is not trusted is unavailable", async () => {
-    const { key, cert } = provider.certificates.client;
-    const exchanger = withCertificate("client", { fetch: fetchWith({ key, cert }) });
-    const failure = await failureOf(exchanger.exchange(await forFiles("ada")));
-    assert.deepEqual([failure.reason, failure.retryable, failure.status], ["unavailable", true, undefined]);
-  });
-
-  for (const method of ["client_secret_basic", "client_secret_post"]) {
-    test(`a wrong secret is misconfigured (${method})`, async () => {
-      const exchanger = exchangerFor({ method, clientSecret: "not the secret" });
-      await assertRefused(exchanger, await forFiles("ada"), "misconfigured", "invalid_client", 401);
-    });
-  }
-
-  test("a key that is not registered, and one for another algorithm than is registered, are misconfigured", async () => {
-    for (const exchanger of [withKey("ES256", { key: newKey("EC") }), withKey("RS256", { algorithm: "PS256" })]) {
-      await assertRefused(exchanger, await forFiles("ada"), "misconfigured", "invalid_client", 401);
-    }
-  });
-
-  test("a client that is not registered, or for another method, is misconfigured", async () => {
-    for (const clientId of ["nobody", "private_key_jwt-RS256", "client_secret_post"]) {
-      await assertRefused(exchangerFor({ method: "none" }, { clientId }), await forFiles("ada"), "misconfigured", "invalid_client", 401);
-    }
-  });
-
-  for (const [what, options] of [
-    ["has expired", { lifetimeSeconds: -60 }],
-    ["was signed by somebody else", { foreignKey: true }],
-    ["is for another audience", { audience: "api://elsewhere" }],
-  ]) {
-    test(`a user's token that ${what} is rejected by the provider`, async () => {
-      const request = await forFiles("ada", { assertion: await provider.mintUserToken(options) });
-      await assertRefused(withSecret({ inspectAssertion: false }), request, "assertion_rejected", "invalid_request");
-    });
-  }
-
-  for (const [what, changes, error] of [
-    ["a resource that nobody knows", { resource: "https://elsewhere.example" }, "invalid_target"],
-    ["an audience that nobody knows", { resource: undefined, audience: "elsewhere" }, "invalid_target"],
-    ["more resources than one token is for", { resource: [files, mail] }, "invalid_target"],
-    ["a scope of another resource's", { scopes: "mail.read" }, "invalid_scope"],
-  ]) {
-    test(`${what} is misconfigured`, async () => {
-      await assertRefused(withSecret(), await forFiles("ada", changes), "misconfigured", error);
-    });
-  }
-
-  test("a resource may be named as audience, and without scopes the token has all of them", async () => {
-    const token = await withSecret().exchange(await forFiles("ada", { resource: undefined, audience: files, scopes: [] }));
-    assert.equal((await verified(token, files)).scope, "files.read files.write");
-    assert.equal(token.scope, "files.read files.write");
-  });
-
-  test("a token for one resource does not serve for another", async () => {
-    const exchanger = withSecret();
-    const request = await forFiles("ada");
-    await verified(await exchanger.exchange(request), files);
-    const other = await exchanger.exchange({ ...request, scopes: "mail.read", resource: mail });
-    assert.equal((await verified(other, mail)).scope, "mail.read");
-  });
+before(async () => {
+  provider = await startOidcProvider();
+  keySet = createRemoteJWKSet(new URL(provider.jwksUri));
+});
+after(() => provider?.close());
+beforeEach(() => {
+  provider.faults.length = 0;
+  provider.tokenRequests.length = 0;
 });
 
-/** `send` and where it was sent. */
-function recording(send) {
-  const requests = [];
-  const fetch = (url, init) => {
-    requests.push(url);
-    return send(url, init);
-  };
-  return { fetch, requests };
+/** An exchanger that knows the provider by its issuer alone, and shows the certificate of `identity`. */
+function exchangerFor(clientId, clientAuthentication, identity) {
+  const { issuer } = provider;
+  const fetch = identity && certificateFetch(identity);
+  return new TokenExchanger({ issuer, clientId, clientAuthentication, grant: "token-exchange", retry: { delayMs: 20 }, fetch });
 }
+
+const privateKeyJwt = (algorithm) => ({ method: "private_key_jwt", algorithm, key: provider.keys[algorithm] });
+
+/** A client assertion of a workload's own making. */
+async function federatedJwt(overrides) {
+  const claims = { iss: "federated", sub: "federated", aud: provider.issuer, jti: randomUUID(), ...overrides };
+  const key = await importPKCS8(provider.keys.federated, "ES256");
+  return new SignJWT(claims).setProtectedHeader({ alg: "ES256" }).setIssuedAt().setExpirationTime("2m").sign(key);
+}
+
+/** Exchanges a token of `subject`; the provider's own keys must have signed what comes back. */
+async function exchangeVerified(exchanger, subject, clientId) {
+  const assertion = await provider.mintUserToken({ subject });
+  const token = await exchanger.exchange({ assertion, scopes: scope, resource });
+  const { payload } = await jwtVerify(token.accessToken, keySet, { issuer: provider.issuer, audience: resource });
+  assert.deepEqual([payload.sub, payload.scope, payload.client_id], [subject, scope, clientId]);
+  assert.deepEqual(
+    [token.tokenType, token.scope, token.issuedTokenType, token.source],
+    ["Bearer", scope, "urn:ietf:params:oauth:token-type:access_token", "issuer"],
+  );
+}
+
+for (const [clientId, method, authenticationOf, identityOf] of [
+  ["client_secret_basic", "client_secret_basic", () => ({ method: "client_secret_basic", clientSecret })],
+  ["client_secret_post", "client_secret_post", () => ({ method: "client_secret_post", clientSecret })],
+  ["RS256", "private_key_jwt", () => privateKeyJwt("RS256")],
+  ["PS256", "private_key_jwt", () => privateKeyJwt("PS256")],
+  ["ES256", "private_key_jwt", () => privateKeyJwt("ES256")],
+  ["federated", "private_key_jwt", () => ({ method: "client_assertion", clientAssertion: federatedJwt })],
+  ["tls_client_auth", "tls_client_auth", () => ({ method: "tls_client_auth" }), () => provider.newTlsIdentity()],
+  ["none", "none", () => ({ method: "none" })],
+]) {
+  const isByAssertion = method === "private_key_jwt";
+  const isTls = method === "tls_client_auth";
+
+  test(`the client ${clientId} exchanges several users' tokens, and uses no client assertion twice`, async () => {
+    const exchanger = exchangerFor(clientId, authenticationOf(), identityOf?.());
+    for (const subject of ["ada", "grace"]) await exchangeVerified(exchanger, subject, clientId);
+    assert.deepEqual(
+      provider.tokenRequests.map((request) => [request.method, request.isTls, request.status]),
+      [[method, isTls, 200], [method, isTls, 200]],
+    );
+    const jtis = new Set(provider.tokenRequests.map(({ jti }) => jti));
+    assert.equal(jtis.size, isByAssertion ? 2 : 1);
+    assert.equal(jtis.has(undefined), !isByAssertion);
+  });
+
+  test(`the client ${clientId} is tried again after a 503, with another client assertion where it has one`, async () => {
+    provider.faults.push(503);
+    await exchangeVerified(exchangerFor(clientId, authenticationOf(), identityOf?.()), "ada", clientId);
+    assert.deepEqual(provider.tokenRequests.map(({ status }) => status), [503, 200]);
+    const [first, second] = provider.tokenRequests;
+    assert.equal(first.jti !== undefined, isByAssertion);
+    assert.equal(first.jti !== second.jti, isByAssertion);
+  });
+}
+
+test("a client assertion that the provider has seen is refused by it, so a fresh one each time is what it wants", async () => {
+  await exchangeVerified(exchangerFor("ES256", privateKeyJwt("ES256")), "ada", "ES256");
+  const [{ form }] = provider.tokenRequests;
+  const replayed = await fetch(provider.tokenEndpoint, { method: "POST", body: form });
+  assert.deepEqual([replayed.status, (await replayed.json()).error], [401, "invalid_client"]);
+
+  const kept = await federatedJwt();
+  const exchanger = exchangerFor("federated", { method: "client_assertion", clientAssertion: () => kept });
+  await exchangeVerified(exchanger, "ada", "federated");
+  const assertion = await provider.mintUserToken();
+  const error = await failureOf(exchanger.exchange({ assertion, scopes: scope, resource }));
+  assert.deepEqual([error.reason, error.error, error.status], ["misconfigured", "invalid_client", 401]);
+});
+
+for (const [what, clientId, authenticationOf, identityOf] of [
+  ["a wrong secret", "client_secret_basic", () => ({ method: "client_secret_basic", clientSecret: "wrong" })],
+  ["another client's key", "ES256", () => ({ ...privateKeyJwt("ES256"), key: provider.keys.federated })],
+  ["another algorithm than is registered", "RS256", () => ({ ...privateKeyJwt("RS256"), algorithm: "PS256" })],
+  ["a client assertion for another server", "federated", () => ({ method: "client_assertion", clientAssertion: () => federatedJwt({ aud: "https://login.example" }) })],
+  ["a client assertion of another client", "federated", () => ({ method: "client_assertion", clientAssertion: () => federatedJwt({ iss: "other" }) })],
+  ["no certificate", "tls_client_auth", () => ({ method: "tls_client_auth" }), () => ({ ca: provider.newTlsIdentity().ca })],
+  ["a certificate of another name", "tls_client_auth", () => ({ method: "tls_client_auth" }), () => provider.newTlsIdentity("mallory.example")],
+  ["a certificate that somebody else signed", "tls_client_auth", () => ({ method: "tls_client_auth" }), () => provider.newStranger()],
+  ["nothing, as a client that has a secret", "client_secret_post", () => ({ method: "none" })],
+]) {
+  test(`${what} is misconfigured, once`, async () => {
+    const exchanger = exchangerFor(clientId, authenticationOf(), identityOf?.());
+    const error = await failureOf(exchanger.exchange({ assertion: await provider.mintUserToken(), scopes: scope, resource }));
+    assert.deepEqual([error.reason, error.error, error.status], ["misconfigured", "invalid_client", 401]);
+    assert.deepEqual(provider.tokenRequests.map((request) => [request.status, request.isTls]), [[401, clientId === "tls_client_auth"]]);
+  });
+}
+
+test("a server whose certificate nobody vouches for is unavailable", async () => {
+  const { key, cert } = provider.newTlsIdentity();
+  const exchanger = exchangerFor("tls_client_auth", { method: "tls_client_auth" }, { key, cert });
+  const error = await failureOf(exchanger.exchange({ assertion: await provider.mintUserToken(), scopes: scope, resource }));
+  assert.deepEqual([error.reason, error.field], ["unavailable", undefined]);
+  assert.equal(provider.tokenRequests.length, 0);
+});
+
+for (const [what, user, request, reason, error] of [
+  ["a token for another audience", { audience: "api://other" }, {}, "assertion_rejected", "invalid_grant"],
+  ["a token that another key signed", { foreignKey: true }, {}, "assertion_rejected", "invalid_grant"],
+  ["a token of another issuer", { claims: { iss: "https://login.example" } }, {}, "assertion_rejected", "invalid_grant"],
+  ["an unknown resource", {}, { resource: "https://nowhere.example" }, "misconfigured", "invalid_target"],
+  ["an unknown scope", {}, { scopes: "files.delete" }, "misconfigured", "invalid_scope"],
+]) {
+  test(`${what} is ${reason}`, async () => {
+    const exchanger = exchangerFor("client_secret_basic", { method: "client_secret_basic", clientSecret });
+    const assertion = await provider.mintUserToken(user);
+    const failure = await failureOf(exchanger.exchange({ assertion, scopes: scope, resource, ...request }));
+    assert.deepEqual([failure.reason, failure.error, failure.status], [reason, error, 400]);
+  });
+}
+
+test("clients of every kind at once mix up nothing", async () => {
+  const exchangers = new Map([
+    ["client_secret_basic", exchangerFor("client_secret_basic", { method: "client_secret_basic", clientSecret })],
+    ["RS256", exchangerFor("RS256", privateKeyJwt("RS256"))],
+    ["ES256", exchangerFor("ES256", privateKeyJwt("ES256"))],
+    ["federated", exchangerFor("federated", { method: "client_assertion", clientAssertion: federatedJwt })],
+    ["tls_client_auth", exchangerFor("tls_client_auth", { method: "tls_client_auth" }, provider.newTlsIdentity())],
+    ["none", exchangerFor("none", { method: "none" })],
+  ]);
+  await Promise.all([...exchangers].flatMap(([clientId, exchanger]) =>
+    ["ada", "grace", "edsger"].map((subject) => exchangeVerified(exchanger, subject, clientId)),
+  ));
+  assert.equal(provider.tokenRequests.length, 18);
+  assert.ok(provider.tokenRequests.every(({ status }) => status === 200));
+});
