@@ -50,7 +50,8 @@ impl AssertionFacts {
         let claims = jwt_part(assertion, 1).unwrap_or_default();
         let text = |name| json::text(&claims, name).unwrap_or_default();
         let has = |name| claims.contains_key(name);
-        let has_scope = !text("scp").is_empty() || !text("scope").is_empty();
+        // Of any type: some write a list.
+        let has_scope = has("scp") || has("scope");
         Self {
             digest: Digest(Sha256::digest(assertion.as_bytes()).into()),
             expires_at: instant(&claims, "exp"),
@@ -171,7 +172,12 @@ pub(crate) mod tests {
         for id_token in [r#"{"at_hash":"x"}"#, r#"{"c_hash":"x"}"#, r#"{"nonce":"x"}"#, r#"{"typ":"ID"}"#] {
             assert!(facts(id_token).is_id_token, "{id_token}");
         }
-        for access_token in [r#"{"nonce":"x","scp":"a"}"#, r#"{"nonce":"x","scope":"a"}"#, r#"{"typ":"Bearer"}"#] {
+        for access_token in [
+            r#"{"nonce":"x","scp":["a"]}"#,
+            r#"{"nonce":"x","scp":"a"}"#,
+            r#"{"nonce":"x","scope":"a"}"#,
+            r#"{"typ":"Bearer"}"#,
+        ] {
             assert!(!facts(access_token).is_id_token, "{access_token}");
         }
     }
