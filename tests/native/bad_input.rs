@@ -272,6 +272,10 @@ fn wrong_options_are_refused_by_name_and_never_quoted() {
         json!({"method": "private_key_jwt", "key": true, "algorithm": "HS256"}),
         json!({"method": "private_key_jwt", "key": false, "algorithm": "ES256"}),
         json!({"method": "private_key_jwt", "key": "hunter2", "algorithm": "ES256"}),
+        json!({"method": "private_key_jwt", "algorithm": "ES256", "key": {"kty": "EC", "crv": "P-256", "d": "hunter2", "use": "enc"}}),
+        json!({"method": "private_key_jwt", "algorithm": "ES256", "key": {"kty": "EC", "crv": "P-384", "d": "hunter2"}}),
+        json!({"method": "private_key_jwt", "algorithm": "ES256", "key": {"kty": "EC", "crv": "P-256"}}),
+        json!({"method": "private_key_jwt", "algorithm": "PS256", "key": {"kty": "EC", "crv": "P-256", "d": "hunter2"}}),
         json!({"method": "private_key_jwt", "key": true, "algorithm": "ES256", "certificate": "hunter2"}),
         json!({"method": "private_key_jwt", "key": true, "algorithm": "ES256", "kid": 7}),
     ] {
