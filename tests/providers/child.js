@@ -10,6 +10,9 @@ const startLimitMs = 180_000;
 const endLimitMs = 20_000;
 /** How much of what a server prints is kept, to show where it does not start. */
 const keptLines = 40;
+/** What cuts a test run short; Node ends by them without "exit", in which servers are ended. */
+const endSignals = ["SIGINT", "SIGTERM", "SIGHUP"];
+const exitBySignal = () => process.exit(1);
 
 /**
  * Starts a program and waits until its server answers.
@@ -41,6 +44,8 @@ export async function startServer({ name, program, args, cwd, env, readyUrl }) {
   // A test run that is cut short leaves nothing behind. A script passes this signal on, as it could not SIGKILL.
   const endWithUs = () => child.kill("SIGTERM");
   process.once("exit", endWithUs);
+  // One listener for all servers of the process: adding it again does nothing more than the first time.
+  for (const signal of endSignals) if (!process.listeners(signal).includes(exitBySignal)) process.on(signal, exitBySignal);
 
   async function close() {
     process.removeListener("exit", endWithUs);
