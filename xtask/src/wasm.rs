@@ -28,8 +28,18 @@ const FEATURES: [&str; 7] = [
     "--enable-multivalue",
 ];
 /// Optimise for size until nothing gets smaller; control flow made anew first saves 0.8 % gzipped and costs no speed.
-/// Names stay until the largest parts have been told apart.
-const OPTIMISE: [&str; 5] = ["--flatten", "--rereloop", "-Oz", "--converge", "-g"];
+/// That low memory is unused holds where the stack lies lowest, as the linker puts it: its last kilobyte. Names stay
+/// until the largest parts have been told apart.
+const OPTIMISE: [&str; 8] = [
+    "--flatten",
+    "--rereloop",
+    "-Oz",
+    "--converge",
+    "--low-memory-unused",
+    "--one-caller-inline-max-function-size=20",
+    "--always-inline-max-function-size=5",
+    "-g",
+];
 /// Removes every section that only a developer reads.
 const STRIP: [&str; 3] = ["--strip-debug", "--strip-producers", "--strip-target-features"];
 
