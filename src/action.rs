@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::client::UnsignedJwt;
 use crate::failure::TransportFailure;
+use crate::request::Request;
 use crate::secret::Secret;
 
 /// The longest body that is read from a token endpoint, in bytes.
@@ -18,6 +19,10 @@ pub enum Event {
     StoreRead(Option<String>),
     /// The store threw, or did not answer in time.
     StoreFailed,
+    /// The coordinator answered.
+    Coordinated(Secret),
+    /// The coordinator is not there, refused, threw, or did not answer in time.
+    CoordinatorFailed,
     /// The server answered.
     Responded(Response),
     /// The server did not answer.
@@ -37,6 +42,15 @@ pub enum Action {
     ReadStore {
         /// The name.
         name: String,
+        /// Milliseconds after which it counts as failed.
+        timeout_ms: u64,
+    },
+    /// Ask the coordinator's object of this name for the token of this request.
+    Coordinate {
+        /// The object's name.
+        name: String,
+        /// What is asked for. Of a subject it is told only that there is one: it verifies for itself who.
+        request: Box<Request>,
         /// Milliseconds after which it counts as failed.
         timeout_ms: u64,
     },
@@ -79,6 +93,7 @@ impl Action {
     pub fn timeout_ms(&self) -> u64 {
         match self {
             Self::ReadStore { timeout_ms, .. }
+            | Self::Coordinate { timeout_ms, .. }
             | Self::Get { timeout_ms, .. }
             | Self::Sign { timeout_ms, .. }
             | Self::ObtainClientAssertion { timeout_ms, .. } => *timeout_ms,

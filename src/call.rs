@@ -3,40 +3,17 @@
 //! A call is a few numbers, so that a host may keep it where a cancelled request costs nothing.
 
 use crate::cache::entry::Entry;
+use crate::exchange::Purpose;
 use crate::exchanger::{Exchanger, RequestKey};
 use crate::failure::{Failure, FailureReason};
-use crate::flight::{Generation, Origin};
-use crate::journal::EventKind;
+use crate::flight::Generation;
+pub use crate::flight::Source;
+use crate::journal::{EventKind, ExchangeEvent};
 use crate::request::Request;
 use crate::time::Timestamp;
 
 /// How often a call begins anew because the flight that it waited for came to nothing.
 const MAX_TAKEOVERS: u32 = 3;
-
-/// Where a token came from, as its caller is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// This isolate's memory.
-    Memory,
-    /// The store.
-    Store,
-    /// An exchange that another caller led.
-    Flight,
-    /// The token endpoint.
-    Issuer,
-}
-
-impl Source {
-    /// The name in the contract.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Store => "store",
-            Self::Flight => "flight",
-            Self::Issuer => "issuer",
-        }
-    }
-}
 
 /// What the host reports to a call that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +33,8 @@ pub enum Wake {
 pub enum Turn {
     /// The answer.
     Answer(Entry, Source),
+    /// The answer, from memory; start this flight, for which nobody waits.
+    AnswerAndRenew(Entry, Generation),
     /// The failure.
     Fail(Failure),
     /// Start this flight, then wait for it as with [`Turn::Wait`].
@@ -146,10 +125,22 @@ impl Call {
             && let Some(entry) = exchanger.remembered(key, now)
         {
             exchanger.journal().count(EventKind::MemoryHit);
+            if exchanger.renews(key, &entry, now) {
+                exchanger.journal().count(EventKind::Renewal);
+                let purpose = Purpose::Renewal(entry.serve_until());
+                self.generation = exchanger.begin(request, key, purpose, true, now);
+                return Turn::AnswerAndRenew(entry, self.generation);
+            }
             return Turn::Answer(entry, Source::Memory);
         }
         // Before anybody is asked, or joined who asks.
         if let Some(failure) = exchanger.objection(request, key, now) {
+            return Turn::Fail(failure);
+        }
+        if request.from_cache
+            && let Some(failure) = exchanger.remembered_failure(key, now)
+        {
+            exchanger.journal().record(ExchangeEvent::of_failure(EventKind::RememberedFailure, &failure));
             return Turn::Fail(failure);
         }
         if request.from_cache
@@ -171,7 +162,7 @@ impl Call {
         shared: bool,
         now: Timestamp,
     ) -> Turn {
-        self.generation = exchanger.begin(request, key, shared, now);
+        self.generation = exchanger.begin(request, key, Purpose::Answer, shared, now);
         self.leads = true;
         Turn::Lead(self.generation)
     }
@@ -201,13 +192,8 @@ impl Call {
         self.look(exchanger, request, key, now)
     }
 
-    fn source(&self, origin: Origin) -> Source {
-        match origin {
-            Origin::Memory => Source::Memory,
-            _ if !self.leads => Source::Flight,
-            Origin::Store => Source::Store,
-            Origin::Issuer => Source::Issuer,
-        }
+    fn source(&self, origin: Source) -> Source {
+        if self.leads || origin == Source::Memory { origin } else { Source::Flight }
     }
 }
 

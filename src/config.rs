@@ -59,7 +59,11 @@ pub struct Config {
     pub timeout_ms: u64,
     /// Milliseconds that an entry of a cache may serve at most.
     pub max_lifetime_ms: u64,
-    /// What seals the store, newest first; empty where there is no store.
+    /// Whether there is a store.
+    pub has_store: bool,
+    /// Whether there is a coordinator.
+    pub has_coordinator: bool,
+    /// What seals entries and names them, newest first; empty where there is neither store nor coordinator.
     pub store_secrets: Vec<StoreSecret>,
     /// Takes apart the URLs that metadata has.
     pub parse_url: ParseUrl,
@@ -70,6 +74,8 @@ pub struct Config {
 pub struct HostObjects {
     /// `store`.
     pub store: bool,
+    /// `coordinator`.
+    pub coordinator: bool,
     /// `fetch`.
     pub fetch: bool,
 }
@@ -96,9 +102,13 @@ impl Config {
         let max_lifetime_ms =
             fields.whole_number("maxLifetimeMs", 1000, MAX_LIFETIME_MS)?.unwrap_or(DEFAULT_LIFETIME_MS);
         let store_secrets = read_store_secrets(&mut fields)?;
+        // For whoever asks a coordinator, which may serve several.
+        fields.text("name")?;
         fields.finish()?;
-        if host.store && store_secrets.is_empty() {
-            return Err(Failure::misconfigured("storeSecrets", "is required with a store: nothing is stored unsealed"));
+        let sealed = host.store || host.coordinator;
+        if sealed && store_secrets.is_empty() {
+            let problem = "is required with a store or a coordinator: nothing is kept unsealed";
+            return Err(Failure::misconfigured("storeSecrets", problem));
         }
         Ok(Self {
             servers,
@@ -107,7 +117,9 @@ impl Config {
             retry,
             timeout_ms,
             max_lifetime_ms,
-            store_secrets: if host.store { store_secrets } else { Vec::new() },
+            has_store: host.store,
+            has_coordinator: host.coordinator,
+            store_secrets: if sealed { store_secrets } else { Vec::new() },
             parse_url,
         })
     }

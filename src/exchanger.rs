@@ -7,19 +7,35 @@ use crate::action::{Action, Event, StoreWrite};
 use crate::assertion::AssertionFacts;
 use crate::cache::assertion::AssertionTable;
 use crate::cache::entry::Entry;
-use crate::cache::key::KeyMaker;
+use crate::cache::key::{self, KeyMaker};
 use crate::cache::memory::MemoryCache;
+use crate::cache::recent::Recent;
 use crate::cache::seal::Sealer;
 use crate::common::Common;
 use crate::config::Config;
 use crate::digest::Digest;
-use crate::exchange::{Exchange, Settled};
+use crate::coordinator;
+use crate::exchange::{Exchange, Purpose, Settled};
 use crate::failure::{Failure, FailureReason};
-use crate::flight::{Flight, FlightTable, Generation, Origin, Outcome};
+use crate::flight::{Flight, FlightTable, Generation, Outcome, Source};
 use crate::grant;
 use crate::journal::{EventKind, ExchangeEvent, Journal, Stats};
 use crate::request::{Request, RequestField};
 use crate::time::Timestamp;
+
+/// How many failures are remembered.
+const MAX_FAILURES: usize = 512;
+/// How far apart evictions of a key are that a server's refusals ask for, in milliseconds.
+const REFUSAL_PAUSE_MS: u64 = 60_000;
+
+/// Why a token is evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionCause {
+    /// The caller wants all that was made until now gone.
+    Asked,
+    /// The server that the token is for refused it. Goes once per key and minute, and spares what is newer.
+    Refused,
+}
 
 /// Exchanges tokens under one configuration.
 pub struct Exchanger {
@@ -27,6 +43,8 @@ pub struct Exchanger {
     keys: KeyMaker,
     assertions: AssertionTable,
     memory: MemoryCache,
+    /// Why requests failed a moment ago. Apart from the tokens, so that they never push one out.
+    failures: Recent<Failure>,
     flights: FlightTable,
     common: Common,
 }
@@ -46,6 +64,7 @@ impl Exchanger {
             assertions: AssertionTable::new(config.servers.first().map_or("", |server| &server.client_id)),
             config: Rc::new(config),
             memory: MemoryCache::default(),
+            failures: Recent::bounded(MAX_FAILURES),
             flights: FlightTable::default(),
             common: Common::default(),
         }
@@ -97,21 +116,70 @@ impl Exchanger {
         self.common.journal.count(EventKind::StoreFailure);
     }
 
-    /// Forgets the token for `request`; returns the names to remove from the store.
+    /// Counts a coordinator that did not evict.
+    pub fn coordinator_failed(&mut self) {
+        self.common.journal.count(EventKind::CoordinatorFailure);
+    }
+
+    /// Forgets the token for `request`; returns the names to remove from the store, of which the first is the
+    /// coordinator's, or `None` where it was forgotten lately. What was made until then does not come back, whatever
+    /// a store still holds.
     ///
     /// # Errors
     /// `invalid_request` with the field that is missing or wrong.
-    pub fn evict(&mut self, request: &Request, now: Timestamp) -> Result<Vec<String>, Failure> {
+    pub fn evict(
+        &mut self,
+        request: &Request,
+        cause: EvictionCause,
+        now: Timestamp,
+    ) -> Result<Option<Vec<String>>, Failure> {
         let key = self.key(request)?;
+        let is_refused = cause == EvictionCause::Refused;
+        if is_refused && self.common.was_evicted_lately(key.digest, REFUSAL_PAUSE_MS, now) {
+            return Ok(None);
+        }
+        let minted_at = self.memory.get(key.digest, now).map(|entry| entry.minted_at);
+        // Another edge's clock may be ahead.
+        let minted_until = minted_at.map_or(now, |minted_at| if is_refused { minted_at } else { minted_at.max(now) });
+        // By then whatever was made until now serves no more.
+        let until = now.plus(self.config.max_lifetime_ms);
+        self.common.bury(key.digest, minted_until, now, until);
         self.memory.remove(key.digest);
         self.common.identity_assertions.remove(key.digest);
+        self.failures.remove(key::of_failure(key.digest, key.assertion.digest));
         // Who asks from now on must not be handed what was under way before.
         if let Some(generation) = self.flights.joinable(key.digest, now) {
             self.flights.detach(generation);
         }
         self.common.journal.count(EventKind::Eviction);
-        let sealer = Sealer::of(request, key.digest);
-        Ok(self.config.store_secrets.iter().filter_map(|secret| sealer.name(secret)).collect())
+        Ok(Some(self.names(request, key.digest)))
+    }
+
+    /// Whether the coordinator's object of this `name` is the one for `request`.
+    ///
+    /// # Errors
+    /// `invalid_request` with the field that is missing or wrong.
+    pub fn is_named(&mut self, request: &Request, name: &str) -> Result<bool, Failure> {
+        let key = self.key(request)?;
+        Ok(self.names(request, key.digest).iter().any(|own| own == name))
+    }
+
+    /// A coordinator's answer: the token for `request`, sealed as for a store. The nonce must be fresh and random.
+    pub fn sealed_answer(
+        &mut self,
+        request: &Request,
+        entry: &Entry,
+        source: Source,
+        nonce: [u8; 12],
+    ) -> Option<String> {
+        let digest = self.key(request).ok()?.digest;
+        let sealed = Sealer::of(request, digest).seal(self.config.store_secrets.first()?, nonce, entry)?;
+        Some(coordinator::sealed(source, &sealed))
+    }
+
+    fn names(&self, request: &Request, digest: Digest) -> Vec<String> {
+        let sealer = Sealer::of(request, digest);
+        self.config.store_secrets.iter().filter_map(|secret| sealer.name(secret)).collect()
     }
 
     /// Checks `request` and finds its key.
@@ -127,7 +195,22 @@ impl Exchanger {
         if key.assertion.is_expired(now) {
             return None;
         }
-        self.memory.get(key.digest, now).filter(|entry| entry.serve_until() > now).cloned()
+        self.memory.get(key.digest, now).filter(|entry| entry.is_served(now)).cloned()
+    }
+
+    /// Why the same request failed a moment ago.
+    pub(crate) fn remembered_failure(&mut self, key: RequestKey, now: Timestamp) -> Option<Failure> {
+        let note = self.failures.get(key::of_failure(key.digest, key.assertion.digest), now)?;
+        (!note.is_from_the_future(now)).then(|| note.value.clone())
+    }
+
+    /// Whether a renewal of this entry is to begin now, for whoever presents this assertion.
+    pub(crate) fn renews(&mut self, key: RequestKey, entry: &Entry, now: Timestamp) -> bool {
+        // A new entry would end with the assertion, too.
+        now >= entry.renew_at()
+            && key.assertion.expires_at.is_none_or(|expiry| entry.serve_until() < expiry)
+            && self.memory.begins_renewal(key.digest, now)
+            && self.flights.joinable(key.digest, now).is_none()
     }
 
     /// Why the identity provider would refuse the assertion in any case.
@@ -156,10 +239,17 @@ impl Exchanger {
     }
 
     /// Begins a flight. Its time is its own: one caller's deadline never ends what others wait for.
-    pub(crate) fn begin(&mut self, request: &Request, key: RequestKey, shared: bool, now: Timestamp) -> Generation {
-        let timeout_ms = self.config.timeout_ms;
-        let exchange =
-            Exchange::new(self.config.clone(), request.clone(), key.digest, key.assertion, now.plus(timeout_ms));
+    pub(crate) fn begin(
+        &mut self,
+        request: &Request,
+        key: RequestKey,
+        purpose: Purpose,
+        shared: bool,
+        now: Timestamp,
+    ) -> Generation {
+        let (config, evictions) = (self.config.clone(), self.common.evictions);
+        let timeout_ms = config.timeout_ms;
+        let exchange = Exchange::new(config, request.clone(), key.digest, key.assertion, purpose, evictions, now);
         self.flights.begin(exchange, key.digest, key.assertion, shared, now, timeout_ms)
     }
 
@@ -167,22 +257,29 @@ impl Exchanger {
         let flight = self.flights.get(generation)?;
         let key = RequestKey { digest: flight.digest(), assertion: flight.assertion() };
         let shared = flight.is_shared();
-        if let Some(entry) = settled.last_minutes {
+        if let Some(entry) = settled.last_minutes.filter(|_| !settled.evicted) {
             self.remember(key, entry, now);
         }
+        let failure_key = key::of_failure(key.digest, key.assertion.digest);
         let outcome = match settled.outcome {
             Ok(entry) => {
-                // What was minted later stands, however late this one comes.
-                if !self.remember(key, entry.clone(), now) {
+                self.failures.remove(failure_key);
+                // What was minted later stands, however late this one comes; what was evicted meanwhile stays away.
+                if settled.evicted || !self.remember(key, entry.clone(), now) {
                     settled.write = None;
                 }
-                let origin = if settled.from_store { Origin::Store } else { Origin::Issuer };
-                Outcome { result: Ok(entry), origin }
+                Outcome { result: Ok(entry), origin: settled.origin }
             }
-            Err(failure) => match if shared { self.last_resort(key, &failure, now) } else { None } {
-                Some(entry) => Outcome { result: Ok(entry), origin: Origin::Memory },
-                None => Outcome { result: Err(failure), origin: Origin::Issuer },
-            },
+            Err(failure) => {
+                let remembered_ms = failure.reason.remembered_ms();
+                if remembered_ms > 0 {
+                    self.failures.insert(failure_key, failure.clone(), now, now.plus(remembered_ms));
+                }
+                match if shared { self.last_resort(key, &failure, now) } else { None } {
+                    Some(entry) => Outcome { result: Ok(entry), origin: Source::Memory },
+                    None => Outcome { result: Err(failure), origin: Source::Issuer },
+                }
+            }
         };
         self.flights.land(generation, outcome, now);
         settled.write
@@ -204,7 +301,10 @@ impl Exchanger {
             return None;
         }
         let entry = self.memory.get(key.digest, now).cloned()?;
-        self.common.journal.record(ExchangeEvent::of_failure(EventKind::LastResort, failure));
+        // A renewal that fails before serving ends costs nobody anything.
+        if !entry.is_served(now) {
+            self.common.journal.record(ExchangeEvent::of_failure(EventKind::LastResort, failure));
+        }
         Some(entry)
     }
 }

@@ -4,6 +4,9 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use serde::Serialize;
+use serde_json::Value;
+
+use crate::json;
 
 /// What an exchange failed of, and whose move it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -71,6 +74,15 @@ impl FailureReason {
     /// The reason of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
+    /// How long a failure of this kind is remembered for the same request, in milliseconds.
+    pub const fn remembered_ms(self) -> u64 {
+        match self {
+            Self::AssertionRejected | Self::Blocked => 60_000,
+            Self::InteractionRequired | Self::ConsentRequired | Self::Misconfigured => 10_000,
+            _ => 0,
+        }
     }
 
     /// Whether it speaks of the presented assertion, so that another assertion of the same user may fare better.
@@ -195,6 +207,30 @@ impl Failure {
     /// A host that does not do what it is asked.
     pub(crate) fn unasked() -> Self {
         Self::new(FailureReason::Misconfigured, "the host reported what was not asked of it")
+    }
+
+    /// Reads what another isolate made of a failure: the contract's fields, as JSON. `None` for anything else.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let object = json::object(text.as_bytes())?;
+        let member = |name| json::text(&object, name).map(str::to_owned);
+        let number = |name| object.get(name).and_then(Value::as_u64);
+        let mut failure = Self::new(FailureReason::from_name(json::text(&object, "reason")?)?, member("message")?);
+        failure.retryable = object.get("retryable").and_then(Value::as_bool)?;
+        failure.worth_an_attempt = false;
+        failure.status = number("status").and_then(|status| u16::try_from(status).ok());
+        failure.error = member("error");
+        failure.suberror = member("suberror");
+        let codes = object.get("errorCodes").and_then(Value::as_array);
+        failure.error_codes =
+            codes.into_iter().flatten().filter_map(|code| u32::try_from(code.as_u64()?).ok()).collect();
+        failure.claims = member("claims");
+        failure.acr_values = member("acrValues");
+        failure.max_age = number("maxAge");
+        failure.retry_after = number("retryAfter");
+        failure.correlation_id = member("correlationId");
+        failure.trace_id = member("traceId");
+        failure.field = member("field");
+        Some(failure)
     }
 
     /// A caller whose own signal fired.

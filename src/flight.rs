@@ -35,18 +35,37 @@ pub struct Outcome {
     /// The entry, or why there is none.
     pub result: Result<Entry, Failure>,
     /// Where the entry came from, for the one who led the flight.
-    pub origin: Origin,
+    pub origin: Source,
 }
 
-/// Where a flight got its entry from.
+/// Where a token came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum Source {
+    /// This isolate's memory.
+    Memory,
+    /// The store, or what a coordinator had kept.
+    Store,
+    /// An exchange that another caller led.
+    Flight,
     /// The token endpoint.
     Issuer,
-    /// The store.
-    Store,
-    /// Memory, as a last resort.
-    Memory,
+}
+
+impl Source {
+    /// The name in the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Store => "store",
+            Self::Flight => "flight",
+            Self::Issuer => "issuer",
+        }
+    }
+
+    /// The source of this name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Memory, Self::Store, Self::Flight, Self::Issuer].into_iter().find(|source| source.as_str() == name)
+    }
 }
 
 /// A flight.

@@ -28,6 +28,11 @@ pub struct Stats {
     pub evictions: u64,
     pub metadata_requests: u64,
     pub metadata_failures: u64,
+    pub coordinator_hits: u64,
+    pub coordinator_failures: u64,
+    pub renewals: u64,
+    pub throttles: u64,
+    pub remembered_failures: u64,
     /// Flights under way now.
     pub flights: u64,
     /// Entries in memory now.
@@ -69,6 +74,17 @@ pub enum EventKind {
     MetadataRequest,
     /// An issuer's metadata could not be had. What was read before may have done.
     MetadataFailure,
+    /// A token came from the coordinator.
+    CoordinatorHit,
+    /// The coordinator is not there, refused, threw, did not answer in time, or what it answered did not open; the
+    /// exchange went on without it.
+    CoordinatorFailure,
+    /// A renewal in the background begins.
+    Renewal,
+    /// A token request did not leave, because the identity provider throttles.
+    Throttle,
+    /// A call failed as the same one did a moment ago, without a token request.
+    RememberedFailure,
 }
 
 /// Something that happened. Holds nothing secret.
@@ -144,6 +160,11 @@ impl Journal {
             EventKind::Eviction => &mut stats.evictions,
             EventKind::MetadataRequest => &mut stats.metadata_requests,
             EventKind::MetadataFailure => &mut stats.metadata_failures,
+            EventKind::CoordinatorHit => &mut stats.coordinator_hits,
+            EventKind::CoordinatorFailure => &mut stats.coordinator_failures,
+            EventKind::Renewal => &mut stats.renewals,
+            EventKind::Throttle => &mut stats.throttles,
+            EventKind::RememberedFailure => &mut stats.remembered_failures,
         };
         *counter = counter.saturating_add(1);
         if self.listening {

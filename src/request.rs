@@ -143,6 +143,24 @@ impl Request {
         Ok(())
     }
 
+    /// The fields that are there, in the order of their numbers, a list's one by one; without `subject`.
+    pub fn fields(&self) -> impl Iterator<Item = (RequestField, &str)> {
+        let texts = [
+            (RequestField::Assertion, Some(self.assertion.reveal())),
+            (RequestField::AssertionType, self.assertion_type.as_deref()),
+            (RequestField::ActorToken, self.actor_token.as_ref().map(Secret::reveal)),
+            (RequestField::ActorTokenType, self.actor_token_type.as_deref()),
+            (RequestField::Claims, self.claims.as_deref()),
+        ];
+        let lists = [
+            (RequestField::Scopes, &self.scopes),
+            (RequestField::Resource, &self.resource),
+            (RequestField::Audience, &self.audience),
+        ];
+        let lists = lists.into_iter().flat_map(|(field, list)| list.iter().map(move |text| (field, text.as_str())));
+        texts.into_iter().filter_map(|(field, text)| Some((field, text?))).chain(lists)
+    }
+
     fn subject(&mut self) -> &mut VerifiedSubject {
         self.subject.get_or_insert_with(VerifiedSubject::default)
     }
@@ -235,6 +253,24 @@ mod tests {
         assert!(problem(RequestField::Claims, "{\"a\":1}").is_none());
         assert!(problem(RequestField::SubjectId, "a\u{fffd}").is_some());
         assert!(problem(RequestField::SubjectId, "J\u{fc}rgen").is_none());
+    }
+
+    #[test]
+    fn a_request_set_from_the_fields_of_another_is_like_it() {
+        let mut request = Request::new();
+        for (number, (field, name)) in RequestField::ALL.into_iter().enumerate().take(8) {
+            let value = if name == "claims" { "{}".to_owned() } else { format!("value{number}") };
+            request.set(field, &value).unwrap();
+            let _ = request.set(field, &value.replace("value", "another"));
+        }
+        let mut copy = Request::new();
+        for (field, value) in request.fields() {
+            copy.set(field, value).unwrap();
+        }
+        assert_eq!(format!("{:?}", copy), format!("{request:?}"));
+        assert_eq!(copy.assertion, request.assertion);
+        assert_eq!(copy.actor_token, request.actor_token);
+        assert_eq!(request.fields().count(), 11, "five texts, three lists of two");
     }
 
     #[test]

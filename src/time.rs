@@ -10,6 +10,9 @@ const DAYS_UNTIL_1970: u64 = 719_469;
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// A point that does not come.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The point `milliseconds` after the Unix epoch.
     pub const fn from_millis(milliseconds: u64) -> Self {
         Self(milliseconds)

@@ -28,6 +28,8 @@ pub struct Token {
     pub issued_token_type: Option<String>,
     /// The token's own expiry.
     pub expires_at: Timestamp,
+    /// From when on the server wants it renewed (`refresh_in`, Entra); [`Timestamp::NEVER`] where it does not say.
+    pub refresh_at: Timestamp,
 }
 
 impl Token {
@@ -75,15 +77,22 @@ impl Token {
             // Absent where it is what was asked for (RFC 6749 section 5.1).
             _ => request.scopes.join(" "),
         };
-        let seconds = expires_in_seconds(response.get("expires_in").unwrap_or(&Value::Null))
-            .ok_or_else(|| wrong("expires_in", "has an expires_in that is not a positive number"))?;
+        let expires_in = match response.get("expires_in") {
+            None | Some(Value::Null) => Some(DEFAULT_EXPIRES_IN_SECONDS),
+            Some(value) => positive_seconds(value),
+        };
+        let expires_in =
+            expires_in.ok_or_else(|| wrong("expires_in", "has an expires_in that is not a positive number"))?;
+        let after = |seconds: u64| sent_at.plus(seconds.saturating_mul(1000));
         Ok(Self {
             access_token: Secret::new(access_token),
             token_type: token_type.to_owned(),
             scope,
             // Only where the grant has it is it known to be one of the standard's names.
             issued_token_type: issued_token_type.filter(|name| issuable.contains(name)).map(str::to_owned),
-            expires_at: sent_at.plus(seconds.saturating_mul(1000)),
+            expires_at: after(expires_in),
+            // One that makes no sense is none: it is advice.
+            refresh_at: response.get("refresh_in").and_then(positive_seconds).map_or(Timestamp::NEVER, after),
         })
     }
 }
@@ -105,9 +114,8 @@ fn wrong(member: &str, problem: &str) -> Failure {
 }
 
 /// `expires_in` in whole seconds: a number, or one in a string as some servers send it.
-fn expires_in_seconds(value: &Value) -> Option<u64> {
+fn positive_seconds(value: &Value) -> Option<u64> {
     let seconds = match value {
-        Value::Null => DEFAULT_EXPIRES_IN_SECONDS,
         // The cast saturates.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturation is what is wanted")]
         Value::Number(number) => number.as_f64()? as u64,

@@ -11,6 +11,10 @@ const SKEW_MS: u64 = 300_000;
 /// The same where a renewal has failed because the identity provider is away.
 const LAST_RESORT_SKEW_MS: u64 = 10_000;
 
+/// By how much the clocks of two edges, or one clock before and after it was set, may differ, in milliseconds. What
+/// was made later than that from now was made by a clock that was wrong, and so are its instants.
+pub(crate) const CLOCK_TOLERANCE_MS: u64 = 60_000;
+
 /// A token, and for how long it may be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -41,6 +45,23 @@ impl Entry {
         self.token.expires_at.minus(SKEW_MS.min(life / 2)).min(self.bound)
     }
 
+    /// Whether it is served now.
+    pub fn is_served(&self, now: Timestamp) -> bool {
+        self.is_of_use(now) && now < self.serve_until()
+    }
+
+    /// Whether it is served now, or may be as a last resort.
+    pub fn is_of_use(&self, now: Timestamp) -> bool {
+        self.minted_at <= now.plus(CLOCK_TOLERANCE_MS) && now < self.last_resort_until()
+    }
+
+    /// From when on a renewal in the background is due: in the last fifth of its serving time, or when the server
+    /// said.
+    pub fn renew_at(&self) -> Timestamp {
+        let serving_ms = self.serve_until().after(self.minted_at);
+        self.minted_at.plus(serving_ms / 5 * 4).min(self.token.refresh_at)
+    }
+
     /// Until when it is served where a renewal has failed as unavailable or throttled.
     pub fn last_resort_until(&self) -> Timestamp {
         self.token.expires_at.minus(LAST_RESORT_SKEW_MS).min(self.bound).max(self.serve_until())
@@ -55,7 +76,7 @@ impl Entry {
     /// The entry as bytes.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.size());
-        for instant in [self.minted_at, self.token.expires_at, self.bound] {
+        for instant in [self.minted_at, self.token.expires_at, self.bound, self.token.refresh_at] {
             bytes.extend_from_slice(&instant.as_millis().to_be_bytes());
         }
         let issued_token_type = self.token.issued_token_type.as_deref().unwrap_or_default();
@@ -69,10 +90,12 @@ impl Entry {
     /// Reads what [`Entry::to_bytes`] wrote; `None` for anything else.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        let (minted_at, expires_at, bound) = (reader.instant()?, reader.instant()?, reader.instant()?);
+        let (minted_at, expires_at) = (reader.instant()?, reader.instant()?);
+        let (bound, refresh_at) = (reader.instant()?, reader.instant()?);
         let (access_token, token_type, scope) = (reader.text()?, reader.text()?, reader.text()?);
         let issued_token_type = Some(reader.text()?).filter(|text| !text.is_empty());
-        let token = Token { access_token: Secret::new(access_token), token_type, scope, issued_token_type, expires_at };
+        let access_token = Secret::new(access_token);
+        let token = Token { access_token, token_type, scope, issued_token_type, expires_at, refresh_at };
         reader.0.is_empty().then(|| Self { token: Rc::new(token), minted_at, bound })
     }
 }
@@ -114,6 +137,7 @@ pub(crate) mod tests {
             scope: "s".into(),
             issued_token_type: None,
             expires_at: now.plus(life_ms),
+            refresh_at: Timestamp::NEVER,
         };
         Entry::new(token, now, None, 24 * HOUR)
     }
@@ -140,15 +164,33 @@ pub(crate) mod tests {
         assert_eq!((bounded.serve_until(), bounded.last_resort_until()), (NOW.plus(1000), NOW.plus(1000)));
     }
 
+    #[test]
+    fn a_renewal_is_due_in_the_last_fifth_of_the_serving_time_or_when_the_server_said() {
+        let hour = entry("t", NOW, HOUR);
+        assert_eq!(hour.renew_at(), NOW.plus((HOUR - 300_000) / 5 * 4));
+        let mut token = (*hour.token).clone();
+        token.refresh_at = NOW.plus(60_000);
+        assert_eq!(Entry::new(token, NOW, None, HOUR).renew_at(), NOW.plus(60_000));
+    }
+
+    #[test]
+    fn what_was_made_in_the_future_is_of_no_use() {
+        let entry = entry("t", NOW, HOUR);
+        assert!(entry.is_served(NOW.minus(60_000)), "clocks differ");
+        assert!(!entry.is_of_use(NOW.minus(60_001)) && !entry.is_served(NOW.minus(60_001)));
+        assert!(entry.is_of_use(NOW.plus(HOUR - 300_000)) && !entry.is_served(NOW.plus(HOUR - 300_000)));
+    }
+
     proptest! {
         #[test]
         fn an_entry_is_read_as_it_was_written(
             access_token in "[!-~]{1,40}", scope in ".{0,20}", issued in prop::option::of(".{1,9}"),
-            minted in any::<u64>(), expires in any::<u64>(), bound in any::<u64>(),
+            minted in any::<u64>(), expires in any::<u64>(), bound in any::<u64>(), refresh in any::<u64>(),
         ) {
             let token = Token {
                 access_token: Secret::new(access_token), token_type: "Bearer".into(), scope,
                 issued_token_type: issued, expires_at: Timestamp::from_millis(expires),
+                refresh_at: Timestamp::from_millis(refresh),
             };
             let entry = Entry {
                 token: token.into(), minted_at: Timestamp::from_millis(minted), bound: Timestamp::from_millis(bound),

@@ -107,6 +107,21 @@ impl KeyMaker {
     }
 }
 
+/// Whose token a request asks for, at whatever server and for whatever it is good for.
+pub(crate) fn user(request: &Request, assertion: Digest) -> Digest {
+    let Some(subject) = &request.subject else { return assertion };
+    let mut fields = TaggedFields::default();
+    fields.text(IdentityKind::Subject.tag(), subject.issuer.as_bytes());
+    fields.optional(b't', subject.tenant.as_deref().map(str::as_bytes));
+    fields.text(b'u', subject.id.as_bytes());
+    Digest(Sha256::digest(fields.as_bytes()).into())
+}
+
+/// The key of a failure: what was asked for, with which assertion.
+pub(crate) fn of_failure(key: Digest, assertion: Digest) -> Digest {
+    Digest(Sha256::new().chain_update(key.0).chain_update(assertion.0).finalize().into())
+}
+
 fn add_request(fields: &mut TaggedFields, request: &Request, assertion: Digest) {
     match &request.subject {
         None => fields.text(IdentityKind::Assertion.tag(), &assertion.0),

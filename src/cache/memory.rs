@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 const MAX_ENTRIES: usize = 8192;
 /// How many bytes they may take together.
 const MAX_BYTES: usize = 12 * 1024 * 1024;
+/// How long after a renewal of an entry began another one may, in milliseconds.
+const RENEWAL_PAUSE_MS: u64 = 60_000;
 
 /// A bounded cache. What was not used since the hand last passed goes first (the CLOCK algorithm).
 pub struct MemoryCache {
@@ -25,6 +27,8 @@ struct Slot {
     digest: Digest,
     entry: Entry,
     used: bool,
+    /// When the last renewal of this very entry began.
+    renewal_began: Option<Timestamp>,
 }
 
 impl Default for MemoryCache {
@@ -52,7 +56,7 @@ impl MemoryCache {
     /// The entry of this key, served or as a last resort: the caller looks at its instants.
     pub fn get(&mut self, digest: Digest, now: Timestamp) -> Option<&Entry> {
         let place = *self.places.get(&digest)?;
-        if self.slots.get(place)?.as_ref()?.entry.last_resort_until() <= now {
+        if !self.slots.get(place)?.as_ref()?.entry.is_of_use(now) {
             self.remove_at(place);
             return None;
         }
@@ -65,7 +69,7 @@ impl MemoryCache {
     pub fn insert(&mut self, digest: Digest, entry: Entry, now: Timestamp) {
         self.remove(digest);
         let size = entry.size();
-        if size > self.max_bytes || entry.last_resort_until() <= now {
+        if size > self.max_bytes || !entry.is_of_use(now) {
             return;
         }
         // Two steps of the hand for each entry that comes, so that expired ones leave without being asked for.
@@ -76,7 +80,7 @@ impl MemoryCache {
         {
             self.turn(now, true);
         }
-        let slot = Some(Slot { digest, entry, used: false });
+        let slot = Some(Slot { digest, entry, used: false, renewal_began: None });
         let place = match self.free.pop() {
             Some(place) => place,
             None => {
@@ -89,6 +93,18 @@ impl MemoryCache {
             self.places.insert(digest, place);
             self.bytes = self.bytes.saturating_add(size);
         }
+    }
+
+    /// Whether a renewal of this key's entry may begin now, which it then does.
+    pub(crate) fn begins_renewal(&mut self, digest: Digest, now: Timestamp) -> bool {
+        let slot = self.places.get(&digest).and_then(|place| self.slots.get_mut(*place)?.as_mut());
+        let Some(slot) = slot else { return false };
+        // A clock that went back ends the pause.
+        let pauses = slot.renewal_began.is_some_and(|began| began <= now && now < began.plus(RENEWAL_PAUSE_MS));
+        if !pauses {
+            slot.renewal_began = Some(now);
+        }
+        !pauses
     }
 
     /// Removes the entry of this key.
@@ -128,7 +144,7 @@ impl MemoryCache {
         let place = self.hand;
         self.hand = place.saturating_add(1).checked_rem(self.slots.len()).unwrap_or(0);
         let Some(slot) = self.slots.get_mut(place).and_then(Option::as_mut) else { return };
-        let expired = slot.entry.last_resort_until() <= now;
+        let expired = !slot.entry.is_of_use(now);
         if expired || (make_room && !slot.used) {
             self.remove_at(place);
         } else if make_room {

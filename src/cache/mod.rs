@@ -4,4 +4,5 @@ pub mod assertion;
 pub mod entry;
 pub mod key;
 pub mod memory;
+pub(crate) mod recent;
 pub mod seal;

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::request::Request;
 
 /// The envelope's version: the first characters of what is stored, and part of the additional data.
-const VERSION: &str = "1.";
+const VERSION: &str = "2.";
 const KEY_INFO: &[u8] = b"obo-edge/store/v1";
 const NAME_INFO: &[u8] = b"obo-edge/name/v1";
 const NONCE_BYTES: usize = 12;
@@ -149,7 +149,7 @@ mod tests {
                 prop_assert_eq!(sealer("a").open(&secret('A'), &changed), None);
             }
             prop_assert_eq!(sealer("a").open(&secret('A'), &noise), None);
-            prop_assert_eq!(sealer("a").open(&secret('A'), &format!("2.{}", &sealed[2..])), None);
+            prop_assert_eq!(sealer("a").open(&secret('A'), &format!("3.{}", &sealed[2..])), None);
         }
     }
 }

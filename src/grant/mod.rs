@@ -109,6 +109,11 @@ pub trait Leg {
         false
     }
 
+    /// Whether these codes, where they say that it throttles, speak of this user and not of the client.
+    fn throttles_the_user_alone(&self, _codes: &[u32]) -> bool {
+        false
+    }
+
     /// What the provider's suberror and codes say, before the standards' `error` is asked.
     fn refine(&self, _codes: &[u32], _suberror: Option<&str>) -> Option<Verdict> {
         None

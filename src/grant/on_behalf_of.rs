@@ -67,6 +67,9 @@ impl Grant for OnBehalfOf {
 
 struct Entra;
 
+const USER_THROTTLED: u32 = 50196;
+const CLIENT_THROTTLED: u32 = 90055;
+
 impl Leg for Entra {
     fn parameters(&self, presented: &Presented<'_>) -> Form {
         let mut form = Form::default();
@@ -82,7 +85,11 @@ impl Leg for Entra {
 
     /// Throttling arrives as 400 `invalid_grant` here; it must not read as "sign in again".
     fn is_throttled(&self, codes: &[u32]) -> bool {
-        codes.iter().any(|code| matches!(code, 50196 | 90055))
+        codes.iter().any(|code| matches!(*code, USER_THROTTLED | CLIENT_THROTTLED))
+    }
+
+    fn throttles_the_user_alone(&self, codes: &[u32]) -> bool {
+        codes.contains(&USER_THROTTLED) && !codes.contains(&CLIENT_THROTTLED)
     }
 
     fn refine(&self, codes: &[u32], suberror: Option<&str>) -> Option<Verdict> {
