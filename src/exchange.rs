@@ -320,7 +320,9 @@ impl Exchange {
     /// Begins with the first leg whose result is not at hand.
     fn first_leg(&mut self, now: Timestamp, common: &mut Common) -> ControlFlow<Settled, Action> {
         let known = common.identity_assertions.get(self.digest, now);
-        let known = known.filter(|entry| entry.serve_until() > now && !self.assertion.is_expired(now));
+        let known = known.filter(|entry| {
+            self.request.from_cache && entry.is_served(now) && !self.assertion.is_expired(now)
+        });
         if let Some(entry) = known.cloned() {
             self.begin_leg(self.leg.saturating_add(1), Some(entry));
         }

@@ -271,8 +271,9 @@ impl Exchanger {
                 Outcome { result: Ok(entry), origin: settled.origin }
             }
             Err(failure) => {
+                // What a server answered, and not what was found here: that costs nothing, and may be mended.
                 let remembered_ms = failure.reason.remembered_ms();
-                if remembered_ms > 0 {
+                if remembered_ms > 0 && failure.status.is_some() {
                     self.failures.insert(failure_key, failure.clone(), now, now.plus(remembered_ms));
                 }
                 match if shared { self.last_resort(key, &failure, now) } else { None } {

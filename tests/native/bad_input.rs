@@ -359,6 +359,7 @@ fn an_event_that_does_not_fit_ends_the_flight_in_a_failure_and_the_key_lives_on(
         Event::Responded(_) | Event::TransportFailed(_) => step == 2,
         Event::Slept => step == 3,
         Event::ClientAssertion(_) | Event::ClientAssertionFailed => false,
+        Event::Coordinated(_) | Event::CoordinatorFailed => false,
     };
     for step in 0..4 {
         let events = [

@@ -147,9 +147,10 @@ fn an_entry_is_no_hit_once_the_clock_has_gone_past_it_and_not_served_to_an_asser
     world.clock_jumps(HOUR as i64);
     assert_eq!(world.ask(&request_of("ann", "read")).unwrap().1, Source::Issuer);
     world.clock_jumps(-(HOUR as i64));
-    // The newer token is of the future now; it is served, and never for longer than it would have been.
+    // The newer token is of the future now: by the clock that made it, it would be served for an hour too long.
     let (token, _) = world.ask(&request_of("ann", "read")).unwrap();
-    assert_eq!(token, "minted~ann~read~2");
+    assert_eq!(token, "minted~ann~read~3");
+    assert_eq!(world.ask(&request_of("ann", "read")).unwrap().1, Source::Memory);
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn a_clock_that_stands_still_ends_waits_all_the_same() {
             Turn::Fail(failure) => break failure.reason,
             Turn::Lead(generation) => drop(world.exchanger.step(generation, now, Event::Begun([2; 32]))),
             Turn::Wait(_) => {}
-            Turn::Answer(..) => panic!("nobody answered"),
+            Turn::Answer(..) | Turn::AnswerAndRenew(..) => panic!("nobody answered"),
         }
         assert!(wakes < 24, "it never ends");
     };

@@ -288,6 +288,7 @@ fn a_kept_identity_assertion_that_is_refused_is_made_anew_once_and_a_fresh_one_i
     // The fifth to be redeemed is a fresh one.
     assert_eq!(reason(world.ask(&id_token_of("bob"))), FailureReason::AssertionRejected);
     assert_eq!(urls(&world)[6..], BOTH_LEGS);
+    world.advance(crate::world::MINUTE);
     assert_eq!(world.ask(&id_token_of("bob")).unwrap().0, "for-bob");
     assert_eq!(urls(&world)[8..], BOTH_LEGS, "the refused one was dropped");
 }

@@ -9,7 +9,7 @@ use obo_edge::action::{Action, Event, Response, StoreWrite};
 use obo_edge::cache::entry::Entry;
 use obo_edge::call::{Call, Source, Turn, Wake};
 use obo_edge::config::{Config, HostObjects};
-use obo_edge::exchanger::Exchanger;
+use obo_edge::exchanger::{EvictionCause, Exchanger};
 use obo_edge::failure::{Failure, FailureReason, TransportFailure};
 use obo_edge::flight::Generation;
 use obo_edge::journal::{ExchangeEvent, Stats};
@@ -119,8 +119,10 @@ pub(crate) fn parse_url(text: &str) -> Option<UrlComponents> {
     })
 }
 
-pub(crate) fn read_options(options: Value, has_store: bool) -> Result<Config, Failure> {
-    Config::read(options, HostObjects { store: has_store, fetch: true }, parse_url)
+/// As a host reads them: a coordinator is an object of its own.
+pub(crate) fn read_options(mut options: Value, has_store: bool) -> Result<Config, Failure> {
+    let coordinator = options.as_object_mut().and_then(|options| options.remove("coordinator")).is_some();
+    Config::read(options, HostObjects { store: has_store, coordinator, fetch: true }, parse_url)
 }
 
 // ---------------------------------------------------------------- the token endpoint
@@ -283,6 +285,7 @@ pub(crate) const BELLS: [Bell; 2] = [Bell::Rejects, Bell::StaysSilent];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     ReadingStore,
+    Coordinating,
     ReadingMetadata,
     Authenticating,
     Posting,
@@ -343,6 +346,10 @@ pub(crate) struct World {
     /// What flights slept, in milliseconds.
     pub(crate) slept: Vec<u64>,
     pub(crate) store: Store,
+    /// What the coordinator was asked: the name of its object, and the request.
+    pub(crate) coordinator_asked: Vec<(String, Request)>,
+    /// What it answers next, and after how long; then nothing.
+    pub(crate) coordinator_answers: VecDeque<(u64, Event)>,
     /// What is answered to a GET of each URL; 404 where nothing is.
     pub(crate) metadata: BTreeMap<String, Answer>,
     /// The URLs that metadata was asked from.
@@ -398,6 +405,8 @@ impl World {
                 reads: Vec::new(),
                 written_for_seconds: Vec::new(),
             },
+            coordinator_asked: Vec::new(),
+            coordinator_answers: VecDeque::new(),
             metadata: BTreeMap::new(),
             fetched: Vec::new(),
             signed: Vec::new(),
@@ -599,15 +608,23 @@ impl World {
     fn turn(&mut self, number: usize, turn: Turn) {
         let result = match turn {
             Turn::Answer(entry, source) => Ok((entry, source)),
+            Turn::AnswerAndRenew(entry, generation) => {
+                self.fly(number, generation);
+                Ok((entry, Source::Memory))
+            }
             Turn::Fail(failure) => Err(failure),
             Turn::Lead(generation) => {
-                self.runs.insert(generation.0, Run { leader: number, flown: Flown::Flying(Step::ReadingStore) });
-                self.step(generation, Event::Begun([u8::try_from(generation.0 % 251).unwrap(); 32]));
+                self.fly(number, generation);
                 return self.wait(number, generation);
             }
             Turn::Wait(generation) => return self.wait(number, generation),
         };
         self.callers[number].state = State::Ended { result, ended_ms: self.real_ms, ended_at: self.now() };
+    }
+
+    fn fly(&mut self, leader: usize, generation: Generation) {
+        self.runs.insert(generation.0, Run { leader, flown: Flown::Flying(Step::ReadingStore) });
+        self.step(generation, Event::Begun([u8::try_from(generation.0 % 251).unwrap(); 32]));
     }
 
     fn wait(&mut self, number: usize, generation: Generation) {
@@ -683,6 +700,12 @@ impl World {
         let timeout_ms = action.timeout_ms();
         let (step, after_ms, event) = match action {
             Action::ReadStore { name, .. } => (Step::ReadingStore, self.store.read_after_ms, self.read(&name)),
+            Action::Coordinate { name, request, .. } => {
+                self.coordinator_asked.push((name, *request));
+                let answer = self.coordinator_answers.pop_front();
+                let (after_ms, event) = answer.unwrap_or((5, Event::CoordinatorFailed));
+                (Step::Coordinating, after_ms, event)
+            }
             Action::Get { url, .. } => {
                 let answer = self.metadata.get(&url).cloned().unwrap_or_else(|| Answer::respond(404, "not here"));
                 self.fetched.push(url);
@@ -717,6 +740,7 @@ impl World {
         };
         let late = match step {
             Step::ReadingStore => Event::StoreFailed,
+            Step::Coordinating => Event::CoordinatorFailed,
             Step::Posting | Step::ReadingMetadata => Event::TransportFailed(TransportFailure::TimedOut),
             Step::Authenticating => Event::ClientAssertionFailed,
             Step::Sleeping => Event::Slept,
@@ -780,10 +804,18 @@ impl World {
 
     /// Evicts, and removes what is to be removed from the store.
     pub(crate) fn evict(&mut self, request: &Request) {
+        assert!(self.evict_because(request, EvictionCause::Asked));
+    }
+
+    /// The same; whether it was not forgotten lately.
+    pub(crate) fn evict_because(&mut self, request: &Request, cause: EvictionCause) -> bool {
         let now = self.now();
-        for name in self.exchanger.evict(request, now).unwrap() {
+        let names = self.exchanger.evict(request, cause, now).unwrap();
+        let evicted = names.is_some();
+        for name in names.into_iter().flatten() {
             self.store.entries.remove(&name);
         }
+        evicted
     }
 
     // ------------------------------------------------------------ afterwards
