@@ -1,11 +1,15 @@
 // The gateway: carries out what `src/gateway` decides. One way: route, verify, exchange, forward, answer.
 import { createLocalJWKSet, decodeProtectedHeader, errors, jwtVerify } from "jose";
-import { ExchangeError, TokenExchanger } from "./host.js";
+import { ExchangeError } from "./error.js";
+import { TokenExchanger, internal } from "./host.js";
 import { guarded, living, wasm } from "./instance.js";
 import { IssuerKeys } from "./keys.js";
 
 /** Clocks of issuers and edges differ by this much, in seconds. */
 const CLOCK_TOLERANCE_SECONDS = 30;
+
+/** The longest body that is kept to be sent once more, in bytes. */
+const MAX_RESENT_BYTES = 1024 * 1024;
 
 /** What jose calls an error that is the token's; any other is the keys', and says nothing about the token. */
 const TOKEN_FAULT = /^ERR_(JWT|JWS|JOSE_ALG_NOT_ALLOWED|JOSE_NOT_SUPPORTED|JWKS_NO_MATCHING_KEY|JWKS_MULTIPLE_MATCHING_KEYS)/;
@@ -35,16 +39,41 @@ export function createGateway(config) {
       if (typeof assertion !== "string") return respond(assertion);
       const refusal = await verify(core, keys, server, assertion);
       if (refusal) return respond(refusal);
-      let token;
       try {
-        token = await exchanger.exchange(exchangeRequest(server, assertion, request), ctx);
+        const exchange = new Exchange(exchanger, exchangeRequest(server, assertion, request), ctx);
+        return await forward(core, fetch, server, request, exchange);
       } catch (error) {
         if (!(error instanceof ExchangeError)) throw error;
         return respond(core("failed", server.name, error.reason, error.claims, error.acrValues, error.maxAge, error.retryAfter));
       }
-      return forward(core, fetch, server, request, token);
     },
   };
+}
+
+/** The exchange of one request, and what it came to. */
+class Exchange {
+  #exchanger;
+  #request;
+  #ctx;
+
+  constructor(exchanger, request, ctx) {
+    this.#exchanger = exchanger;
+    this.#request = request;
+    this.#ctx = ctx;
+  }
+
+  async token() {
+    const begun = performance.now();
+    const token = await this.#exchanger.exchange(this.#request, this.#ctx);
+    return { ...token, timing: `obo;dur=${Math.round(performance.now() - begun)};desc="${token.source}"` };
+  }
+
+  /** Another token in the place of one that its server refused. */
+  async tokenAfterRefusal() {
+    // A store that keeps it does not bring it back here.
+    await internal.evict(this.#exchanger, this.#request, true).catch(() => undefined);
+    return this.token();
+  }
 }
 
 function exchangeRequest(server, assertion, request) {
@@ -113,42 +142,67 @@ async function verifyWith(set, assertion, options) {
   }
 }
 
-async function forward(core, fetch, server, request, token) {
+async function forward(core, fetch, server, request, exchange) {
+  let token = await exchange.token();
+  const body = await bodyOf(core, request, token);
+  let upstream = await send(core, fetch, server, request, body.content, token);
+  if (upstream && core("is_worth_a_fresh_token", upstream.status, token.source)) {
+    const fresh = await exchange.tokenAfterRefusal();
+    if (body.isKept && fresh.accessToken !== token.accessToken) {
+      await discard(upstream);
+      upstream = await send(core, fetch, server, request, body.content, fresh);
+    }
+    token = fresh;
+  }
+  if (!upstream) return respond(core("upstream_unreachable"), token.timing);
+  const refused = core("refused_upstream", upstream.status);
+  if (refused) {
+    await discard(upstream);
+    return respond(refused, token.timing);
+  }
+  const passed = new Headers({ "cache-control": "no-store", "server-timing": token.timing });
+  for (const [name, value] of upstream.headers) if (core("passes_downstream", name)) passed.set(name, value);
+  return new Response(upstream.body, { status: upstream.status, headers: passed });
+}
+
+/** The body to send, kept where the server may refuse the token and it is short enough to be sent once more. */
+async function bodyOf(core, request, token) {
+  if (request.body === null) return { content: null, isKept: true };
+  const length = request.headers.get("content-length");
+  if (!core("is_worth_a_fresh_token", 401, token.source) || length === null || !(Number(length) <= MAX_RESENT_BYTES)) {
+    return { content: request.body, isKept: false };
+  }
+  return { content: await request.arrayBuffer(), isKept: true };
+}
+
+/** The server's response, or nothing where it cannot be reached. */
+async function send(core, fetch, server, request, body, token) {
   const headers = new Headers();
   for (const [name, value] of request.headers) if (core("passes_upstream", name)) headers.set(name, value);
   headers.set("authorization", `${token.tokenType} ${token.accessToken}`);
-  let upstream;
   try {
-    upstream = await fetch(server.url, {
+    return await fetch(server.url, {
       method: request.method,
       headers,
-      body: request.body,
+      body,
       // What Node asks for where a body is a stream.
       duplex: "half",
       redirect: "manual",
       signal: request.signal,
     });
   } catch {
-    return respond(core("upstream_unreachable"), token.source);
+    return undefined;
   }
-  const refused = core("refused_upstream", upstream.status);
-  if (refused) {
-    // Nobody reads its body, and an unread one keeps the connection.
-    await upstream.body?.cancel().catch(() => undefined);
-    return respond(refused, token.source);
-  }
-  const passed = new Headers({ "cache-control": "no-store", "server-timing": timing(token.source) });
-  for (const [name, value] of upstream.headers) if (core("passes_downstream", name)) passed.set(name, value);
-  return new Response(upstream.body, { status: upstream.status, headers: passed });
+}
+
+/** Nobody reads this body, and an unread one keeps the connection. */
+async function discard(response) {
+  await response.body?.cancel().catch(() => undefined);
 }
 
 /** An answer of the core's own. */
-function respond({ status, headers, body }, source) {
+function respond({ status, headers, body }, timing) {
   const response = new Response(body === "" ? null : body, { status, headers });
-  if (source) response.headers.set("server-timing", timing(source));
+  if (timing) response.headers.set("server-timing", timing);
   return response;
-}
-
-function timing(source) {
-  return `obo;desc="${source}"`;
 }

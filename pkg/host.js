@@ -1,27 +1,10 @@
 // TokenExchanger: callers that wait, their signals, and recovery. What to do is the core's to say.
-import { Client, isPlain } from "./client.js";
-import { InstanceLost, anchor, currentEpoch, encode, guarded, living, wasm } from "./instance.js";
+import { ExchangeError, instanceLost } from "./error.js";
+import { InstanceLost, anchor, currentEpoch, guarded, living, wasm } from "./instance.js";
+import { readOptions } from "./options.js";
+import { describe, read } from "./request.js";
 
-/** The fields of a request by the core's numbers (`RequestField`); those of `subject` have its name before theirs. */
-const FIELDS = new Map(
-  ["assertion", "assertionType", "actorToken", "actorTokenType", "scopes", "resource", "audience", "claims"]
-    .concat(["subject.issuer", "subject.tenant", "subject.id", "subject.context"])
-    .map((name, number) => [name, number]),
-);
-const LISTS = new Set(["scopes", "resource", "audience"]);
-/** How many elements of a list are handed to the core, which takes as many different ones. */
-const MAX_LIST_LENGTH = 64;
-/** The fields that are no text. */
-const KINDS = new Map([
-  ["subject", "an object"],
-  ["fromCache", "a boolean"],
-  ["signal", "an AbortSignal"],
-]);
-
-/** The options that are objects of the host; all others go to the core. */
-const HOST_OPTIONS = new Set(["store", "fetch", "onEvent"]);
-
-const { Answer, Fail, Lead } = wasm.Next;
+const { Answer, AnswerAndRenew, Fail, Lead } = wasm.Next;
 
 /** What ends a wait, by the core's numbers. */
 const RANG = 0;
@@ -33,20 +16,26 @@ const ABORTED = 3;
 const WATCH_MS = 500;
 
 /** How long an eviction may take, in milliseconds. */
-const EVICT_MS = 5500;
+const EVICT_MS = 8000;
 
 /** How often a call begins anew because the wasm instance broke under it. */
 const MAX_REBIRTHS = 2;
 
-export class ExchangeError extends Error {
-  constructor(failure) {
-    super(failure.message);
-    Object.assign(this, failure);
-    this.name = "ExchangeError";
-  }
-}
+/** What the package's own parts may ask of a TokenExchanger, and nobody else. */
+export let internal;
 
 export class TokenExchanger {
+  static {
+    internal = {
+      /** Whether the coordinator's object of this name is the one for `request`. */
+      isNamed: (exchanger, request, name) => exchanger.#isNamed(request, name),
+      /** The token for `request`, sealed for another isolate. */
+      sealed: (exchanger, request, ctx) => exchanger.#exchange(read(request), ctx, (core) => core.sealed_answer()),
+      /** Forgets a token that its server `refused`; not more than once a minute. */
+      evict: (exchanger, request, refused) => exchanger.#evict(read(request), refused),
+    };
+  }
+
   #host;
   /** The wasm half, made anew where the instance that it was part of has broken. */
   #living;
@@ -64,7 +53,10 @@ export class TokenExchanger {
 
   async exchange(request, ctx) {
     // Read once, before anything else: what the caller changes later, or what its getters do, mixes up nothing.
-    const described = read(request);
+    return this.#exchange(read(request), ctx, token);
+  }
+
+  async #exchange(described, ctx, answer) {
     const { signal } = described;
     let call;
     let wake;
@@ -80,14 +72,16 @@ export class TokenExchanger {
         );
         if (next === Answer) return this.#report(core, guarded(() => answer(core)));
         if (next === Fail) throw this.#report(core, new ExchangeError(guarded(() => core.failure())));
+        const answered = next === AnswerAndRenew ? guarded(() => answer(core)) : undefined;
         const keep = (promise) => anchor(promise, ctx);
-        const bell = next === Lead ? guarded(() => core.fly(keep)) : undefined;
+        const bell = next === Lead || answered ? guarded(() => core.fly(keep)) : undefined;
         call = guarded(() => callOf(core));
         deadline = call.deadline;
         // What the core said has been read: a context or a listener may call back from here on.
         if (bell) this.#hang(bell, call.generation, guarded(() => core.oldest_generation()));
         if (bell) keep(bell);
         this.#report(core);
+        if (answered) return answered;
       } catch (error) {
         if (!(error instanceof InstanceLost)) throw error;
         births += 1;
@@ -99,11 +93,21 @@ export class TokenExchanger {
   }
 
   async evict(request) {
-    const described = read(request);
+    return this.#evict(read(request), false);
+  }
+
+  #isNamed(request, name) {
+    return this.#alive((core) => {
+      describe(core, read(request));
+      return core.is_named(name);
+    });
+  }
+
+  async #evict(described, refused) {
     try {
       const evicted = this.#alive((core) => {
         describe(core, described);
-        return core.evict();
+        return core.evict(refused);
       });
       // An instance that breaks in the middle leaves the promise pending.
       const settled = await wait(evicted, EVICT_MS, undefined, currentEpoch());
@@ -156,8 +160,8 @@ function resume(core, described, call, wake) {
 }
 
 /** The token that the core answers with. */
-function answer(core) {
-  const token = {
+function token(core) {
+  const parts = {
     accessToken: core.access_token(),
     tokenType: core.token_type(),
     expiresAt: core.expires_at(),
@@ -165,8 +169,8 @@ function answer(core) {
     source: core.source(),
   };
   const issuedTokenType = core.issued_token_type();
-  if (issuedTokenType !== undefined) token.issuedTokenType = issuedTokenType;
-  return token;
+  if (issuedTokenType !== undefined) parts.issuedTokenType = issuedTokenType;
+  return parts;
 }
 
 /** The call's own numbers, and how long it waits. */
@@ -181,63 +185,6 @@ function callOf(core) {
     takeovers: core.takeovers(),
     leads: core.leads(),
   };
-}
-
-/** A request as it was when it was made: its fields in a row, its signal, and what is wrong with its form. */
-function read(request) {
-  const described = { fields: [], fromCache: true, signal: undefined, wrong: undefined };
-  const wrong = (name, problem) => (described.wrong ??= { name, problem });
-  const list = (name, value) => {
-    if (value.length > MAX_LIST_LENGTH) return wrong(name, "has too many elements");
-    try {
-      described.fields.push(name, [...value]);
-    } catch {
-      wrong(name, "cannot be read");
-    }
-  };
-  const take = (object, prefix) => {
-    for (const key of Object.keys(object)) {
-      const name = prefix + key;
-      let value;
-      try {
-        value = object[key];
-      } catch {
-        wrong(name, "cannot be read");
-        continue;
-      }
-      if (value === undefined || value === null) continue;
-      // A dotted name is a part of `subject` only within it.
-      if (FIELDS.has(name) && !key.includes(".")) {
-        if (typeof value === "string") described.fields.push(name, value);
-        else if (LISTS.has(name) && Array.isArray(value)) list(name, value);
-        else wrong(name, LISTS.has(name) ? "must be a string or a list of strings" : "must be a string");
-      } else if (name === "subject" && typeof value === "object") {
-        const before = described.fields.length;
-        take(value, "subject.");
-        if (described.fields.length === before) wrong(name, "must name an issuer and an id");
-      } else if (name === "fromCache" && typeof value === "boolean") described.fromCache = value;
-      else if (name === "signal" && typeof value.aborted === "boolean" && typeof value.addEventListener === "function") {
-        described.signal = value;
-      } else if (KINDS.has(name)) wrong(name, `must be ${KINDS.get(name)}`);
-      else wrong(name, "is not a known field");
-    }
-  };
-  if (typeof request === "object" && request !== null) take(request, "");
-  return described;
-}
-
-/** Describes a request to the core, field by field; the core says what is wrong with one. */
-function describe(core, { fields, fromCache, wrong }) {
-  core.describe(fromCache);
-  if (wrong) core.wrong_field(wrong.name, wrong.problem);
-  for (let index = 0; index < fields.length; index += 2) {
-    const name = fields[index];
-    const value = fields[index + 1];
-    for (const text of typeof value === "string" ? [value] : value) {
-      if (typeof text === "string") core.field(FIELDS.get(name), encode(text));
-      else core.wrong_field(name, "must be a string or a list of strings");
-    }
-  }
 }
 
 /**
@@ -264,67 +211,4 @@ function wait(bell, milliseconds, signal, epoch) {
       () => end(ORPHANED),
     );
   });
-}
-
-/** The options: as JSON for the core, and the operator's own objects as the core's driver calls them. */
-function readOptions(options) {
-  const parts = [];
-  const own = new Map();
-  /** The client at each authorization server, by the core's numbers. */
-  const clients = [];
-  for (const name of Object.keys(options ?? {})) {
-    try {
-      let value = options[name];
-      if (name === "clientAuthentication") value = (clients[0] = new Client(value)).told;
-      if (name === "resourceAuthorizationServer" && isPlain(value)) {
-        const { clientAuthentication, ...server } = value;
-        value = { ...server, clientAuthentication: (clients[1] = new Client(clientAuthentication)).told };
-      }
-      if (HOST_OPTIONS.has(name)) own.set(name, value ?? undefined);
-      else {
-        const json = JSON.stringify(value, plain);
-        if (json !== undefined) parts.push(`${JSON.stringify(name)}:${json}`);
-      }
-    } catch {
-      throw misconfigured(name, "must be made of plain values");
-    }
-  }
-  const host = hostOf(own.get("store"), own.get("fetch"), own.get("onEvent"));
-  host.sign = (server, header, claims) => clients[server].sign(header, claims);
-  host.clientAssertion = (server) => clients[server].obtain();
-  return { json: `{${parts.join()}}`, host };
-}
-
-/** JSON drops or bends what it cannot carry; `true` is what no option takes, so that the core names the place. */
-function plain(_name, value) {
-  if (typeof value === "number") return Number.isFinite(value) ? value : true;
-  if (typeof value === "string") return value.isWellFormed() ? value : true;
-  return typeof value === "function" || typeof value === "symbol" || typeof value === "bigint" ? true : value;
-}
-
-function hostOf(store, fetch, onEvent) {
-  const has = (object, method) => typeof object?.[method] === "function";
-  if (store !== undefined && !(has(store, "get") && has(store, "put") && has(store, "delete"))) {
-    throw misconfigured("store", "must have the methods get, put and delete");
-  }
-  if (onEvent !== undefined && typeof onEvent !== "function") throw misconfigured("onEvent", "must be a function");
-  if (fetch !== undefined && typeof fetch !== "function" && !has(fetch, "fetch")) {
-    throw misconfigured("fetch", "must be a function, or a binding with a method fetch");
-  }
-  const send = fetch === undefined || typeof fetch === "function" ? fetch : (url, init) => fetch.fetch(url, init);
-  return {
-    store,
-    onEvent,
-    hasFetch: fetch !== undefined,
-    // The global one is looked up at each call, and called as a plain function.
-    fetch: (url, init) => (send ?? globalThis.fetch)(url, init),
-  };
-}
-
-function misconfigured(field, problem) {
-  return new ExchangeError({ reason: "misconfigured", message: `${field} ${problem}`, retryable: false, field });
-}
-
-function instanceLost() {
-  return new ExchangeError({ reason: "unavailable", message: "the WebAssembly instance broke and was replaced", retryable: true });
 }

@@ -1,4 +1,5 @@
 // The Worker that deploys as it is: the gateway, configured by bindings.
+import { createCoordinator } from "./coordinator.js";
 import { createGateway } from "./gateway.js";
 
 let gateway;
@@ -6,8 +7,9 @@ let gateway;
 /**
  * Bindings: OBO_CONFIG (the configuration, JSON), OBO_CLIENT_SECRET or OBO_CLIENT_KEY (a secret: the client's secret,
  * or its private key as PEM), OBO_CLIENT_CERTIFICATE (an mTLS certificate, for tls_client_auth), OBO_STORE (Workers
- * KV, optional), OBO_STORE_SECRETS (a secret; several are separated by commas, newest first), OBO_LOG ("events" logs
- * each exchange event as a line of JSON).
+ * KV, optional), OBO_COORDINATOR (Durable Objects of the class Coordinator, optional), OBO_COORDINATOR_JURISDICTION
+ * (where they are to stay, for example "eu"), OBO_STORE_SECRETS (a secret, required with one of them; several are
+ * separated by commas, newest first), OBO_LOG ("events" logs each exchange event as a line of JSON).
  */
 export default {
   async fetch(request, env, ctx) {
@@ -22,6 +24,9 @@ export default {
   },
 };
 
+/** Makes each exchange once in the world. It runs in this Worker's own isolates, with its bindings. */
+export const Coordinator = createCoordinator((env) => configOf(env).exchanger);
+
 function configOf(env) {
   const config = typeof env.OBO_CONFIG === "string" ? parse(env.OBO_CONFIG) : env.OBO_CONFIG;
   if (typeof config !== "object" || config === null) throw new Error("must be a JSON object");
@@ -32,6 +37,10 @@ function configOf(env) {
   }
   if (env.OBO_CLIENT_CERTIFICATE) exchanger.fetch = env.OBO_CLIENT_CERTIFICATE;
   if (env.OBO_STORE) exchanger.store = env.OBO_STORE;
+  if (env.OBO_COORDINATOR) {
+    const jurisdiction = env.OBO_COORDINATOR_JURISDICTION;
+    exchanger.coordinator = jurisdiction ? env.OBO_COORDINATOR.jurisdiction(jurisdiction) : env.OBO_COORDINATOR;
+  }
   if (env.OBO_STORE_SECRETS) exchanger.storeSecrets = env.OBO_STORE_SECRETS.split(",");
   if (env.OBO_LOG === "events") exchanger.onEvent = (event) => console.log(JSON.stringify({ event }));
   return { ...config, exchanger };

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_none() {
-        for text in ["", "issuer", "elsewhere 2.abc", "{", "{}", r#"{"reason":"magic","message":"m","retryable":true}"#] {
+        for text in ["", "issuer", "elsewhere 2.abc", "{", "{}", r#"{"reason":"magic","message":"m","retryable":true}"#]
+        {
             assert_eq!(Answer::read(text), None, "{text}");
         }
     }

@@ -12,8 +12,8 @@ use crate::action::{Action, Event, MAX_RESPONSE_BYTES, Response, StoreWrite};
 use crate::assertion::AssertionFacts;
 use crate::attempt::{Attempt, Progress, redirected};
 use crate::cache::entry::Entry;
-use crate::cache::seal::Sealer;
 use crate::cache::key;
+use crate::cache::seal::Sealer;
 use crate::common::Common;
 use crate::config::{Config, StoreSecret};
 use crate::coordinator::{self, Answer};
@@ -100,7 +100,9 @@ enum State {
     Made,
     /// A renewal waits for others to be first.
     Lingering,
-    ReadingStore { secret: usize },
+    ReadingStore {
+        secret: usize,
+    },
     Coordinating,
     Attempting(Attempt),
     Sleeping,
@@ -199,9 +201,7 @@ impl Exchange {
     /// Whether an entry that was kept elsewhere may be of use here: to whoever presents this assertion, and unless it
     /// was evicted.
     fn may_keep(&self, entry: &Entry, now: Timestamp, common: &mut Common) -> bool {
-        !self.assertion.is_expired(now)
-            && entry.is_of_use(now)
-            && !common.is_buried(self.digest, entry.minted_at, now)
+        !self.assertion.is_expired(now) && entry.is_of_use(now) && !common.is_buried(self.digest, entry.minted_at, now)
     }
 
     /// Whether an entry that was kept elsewhere is the answer.
@@ -227,7 +227,8 @@ impl Exchange {
     fn coordinate(&mut self, now: Timestamp, common: &mut Common) -> ControlFlow<Settled, Action> {
         let timeout_ms = self.coordinated_until.after(now).min(self.deadline.after(now));
         let secret = self.config.store_secrets.first().filter(|_| self.config.has_coordinator);
-        let name = secret.filter(|_| timeout_ms >= coordinator::MIN_TIME_MS).and_then(|secret| self.sealer().name(secret));
+        let name =
+            secret.filter(|_| timeout_ms >= coordinator::MIN_TIME_MS).and_then(|secret| self.sealer().name(secret));
         let Some(name) = name else { return self.first_leg(now, common) };
         // It would send the request that must not leave.
         if let Err(failure) = self.pass(now, common) {
@@ -242,8 +243,8 @@ impl Exchange {
             Some(Answer::Sealed(source, sealed)) => {
                 let mut secrets = 0..self.config.store_secrets.len();
                 let entry = secrets.find_map(|secret| self.open(secret, sealed));
-                match entry.filter(|entry| self.may_keep(entry, now, common) && entry.is_served(now)) {
-                    Some(entry) => {
+                match entry.filter(|entry| self.may_keep(entry, now, common)) {
+                    Some(entry) if entry.is_served(now) => {
                         if matches!(source, Source::Issuer | Source::Flight) {
                             self.let_pass(common);
                         }
@@ -253,15 +254,18 @@ impl Exchange {
                         let source = if source == Source::Memory { Source::Store } else { source };
                         self.end(Ok(entry), source, write, now, common)
                     }
-                    None => self.uncoordinated(now, common),
+                    last_minutes => {
+                        self.last_minutes = last_minutes.or(self.last_minutes.take());
+                        self.uncoordinated(now, common)
+                    }
                 }
             }
             // The server has spoken: asked once more, it would say the same.
-            Some(Answer::Failed(failure)) => {
+            Some(Answer::Failed(failure)) if failure.status.is_some() => {
                 self.throttled(&failure, now, common);
                 self.end_in_failure(failure, now, common)
             }
-            None => self.uncoordinated(now, common),
+            _ => self.uncoordinated(now, common),
         }
     }
 
@@ -308,8 +312,8 @@ impl Exchange {
             return;
         }
         let leg = self.config.grant.legs().get(self.leg);
-        let user_alone = failure.status != Some(429)
-            && leg.is_some_and(|leg| leg.throttles_the_user_alone(&failure.error_codes));
+        let user_alone =
+            failure.status != Some(429) && leg.is_some_and(|leg| leg.throttles_the_user_alone(&failure.error_codes));
         let user = user_alone.then(|| key::user(&self.request, self.assertion.digest));
         // The first to be told may try once more, as others must not.
         if !common.throttles.hold(Throttled { server: self.leg, user }, failure, now) {
@@ -320,9 +324,8 @@ impl Exchange {
     /// Begins with the first leg whose result is not at hand.
     fn first_leg(&mut self, now: Timestamp, common: &mut Common) -> ControlFlow<Settled, Action> {
         let known = common.identity_assertions.get(self.digest, now);
-        let known = known.filter(|entry| {
-            self.request.from_cache && entry.is_served(now) && !self.assertion.is_expired(now)
-        });
+        let known =
+            known.filter(|entry| self.request.from_cache && entry.is_served(now) && !self.assertion.is_expired(now));
         if let Some(entry) = known.cloned() {
             self.begin_leg(self.leg.saturating_add(1), Some(entry));
         }
@@ -384,7 +387,9 @@ impl Exchange {
         common: &mut Common,
     ) -> ControlFlow<Settled, Action> {
         let legs = self.config.grant.legs();
-        let Some(leg) = legs.get(self.leg).copied() else { return self.end_in_failure(Failure::unasked(), now, common) };
+        let Some(leg) = legs.get(self.leg).copied() else {
+            return self.end_in_failure(Failure::unasked(), now, common);
+        };
         match self.read(leg, response, sent_at, now) {
             Ok(token) => {
                 self.let_pass(common);

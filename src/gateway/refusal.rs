@@ -5,6 +5,7 @@ use super::answer::Answer;
 use super::challenge;
 use super::config::GatewayConfig;
 use crate::failure::FailureReason;
+use crate::flight::Source;
 
 /// `Retry-After` where the identity provider named none, in seconds.
 const UNAVAILABLE_RETRY_SECONDS: u64 = 5;
@@ -51,6 +52,11 @@ pub fn failed_exchange(
     }
 }
 
+/// Whether a server's refusal may be about a token that was good when it was kept, and a fresh one worth a try.
+pub fn is_worth_a_fresh_token(status: u16, source: &str) -> bool {
+    status == 401 && [Source::Memory, Source::Store].iter().any(|kept| kept.as_str() == source)
+}
+
 /// What a server's own status is answered with, where it does not pass: a redirect is not followed, and a 401
 /// to a token that is fresh says nothing that the client could mend.
 pub fn refused_upstream(status: u16) -> Option<Answer> {
@@ -79,6 +85,14 @@ mod tests {
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         let header = |name| answer.header(name).unwrap_or_default().to_owned();
         (answer.status, header("www-authenticate"), header("retry-after"))
+    }
+
+    #[test]
+    fn only_a_401_to_a_token_that_was_kept_is_worth_a_fresh_one() {
+        assert!(super::is_worth_a_fresh_token(401, "memory") && super::is_worth_a_fresh_token(401, "store"));
+        for (status, source) in [(401, "issuer"), (401, "flight"), (403, "memory"), (200, "memory"), (401, "")] {
+            assert!(!super::is_worth_a_fresh_token(status, source), "{status} {source}");
+        }
     }
 
     #[test]

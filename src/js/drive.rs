@@ -4,7 +4,7 @@ use core::cell::RefCell;
 use core::ops::ControlFlow;
 use std::rc::Rc;
 
-use js_sys::{Function, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::{AbortController, Headers, RequestInit, RequestRedirect};
@@ -12,12 +12,14 @@ use web_sys::{AbortController, Headers, RequestInit, RequestRedirect};
 use super::host::{Host, Store, get_reader, random, settled, sleep, within};
 use super::{Shared, now, to_js};
 use crate::action::{Action, Event, Response, StoreWrite, TokenRequest};
+use crate::exchanger::EvictionCause;
 use crate::failure::{Failure, FailureReason, TransportFailure};
 use crate::flight::Generation;
+use crate::request::Request;
 use crate::secret::Secret;
 
-/// How long a removal from the store may take, in milliseconds.
-const STORE_DELETE_MS: u64 = 1500;
+/// How long a removal from the store or the coordinator may take, in milliseconds.
+const EVICT_MS: u64 = 1500;
 
 /// Flies a flight to its end.
 pub(super) fn fly(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, generation: Generation, anchor: &Function) -> Promise {
@@ -72,6 +74,13 @@ async fn perform(host: &Host, action: Action) -> Event {
                 Some(Err(_)) | None => Event::StoreFailed,
             }
         }
+        Action::Coordinate { name, request, timeout_ms } => {
+            let asked = host.coordinate(&name, &fields(&request), request.from_cache, request.subject.is_some());
+            match within(timeout_ms, settled(asked)).await {
+                Some(Ok(answer)) => Event::Coordinated(Secret::new(answer.as_string().unwrap_or_default())),
+                Some(Err(_)) | None => Event::CoordinatorFailed,
+            }
+        }
         Action::Get { url, timeout_ms, max_response_bytes } => {
             sent(host, "GET", &url, None, None, timeout_ms, max_response_bytes).await
         }
@@ -89,6 +98,11 @@ async fn perform(host: &Host, action: Action) -> Event {
             Event::Slept
         }
     }
+}
+
+/// The fields of a request as an array, each name before its value.
+fn fields(request: &Request) -> Array {
+    request.fields().flat_map(|(field, value)| [JsValue::from_str(field.name()), JsValue::from_str(value)]).collect()
 }
 
 /// What the operator's key or callback gives.
@@ -203,27 +217,47 @@ async fn store(shared: Rc<RefCell<Shared>>, host: Rc<Host>, write: StoreWrite) -
     Ok(JsValue::UNDEFINED)
 }
 
-/// Removes the names of an evicted token from the store.
-pub(super) fn remove(shared: &Rc<RefCell<Shared>>, host: &Rc<Host>, names: Result<Vec<String>, Failure>) -> Promise {
+/// Removes an evicted token from the store under each of its `names`, and has the coordinator forget it.
+pub(super) fn evict(
+    shared: &Rc<RefCell<Shared>>,
+    host: &Rc<Host>,
+    names: Vec<String>,
+    cause: EvictionCause,
+) -> Promise {
     let (shared, host) = (shared.clone(), host.clone());
+    let fields = fields(&shared.borrow().request);
+    let is_shared = shared.borrow().request.subject.is_some();
     future_to_promise(async move {
-        let names = names.map_err(|failure| to_js(&failure))?;
         report(&shared, &host);
-        let store: Store = host.store().unchecked_into();
+        let store = Some(host.store()).filter(|store| !store.is_undefined());
         let mut removed = true;
-        for name in names {
-            if !matches!(within(STORE_DELETE_MS, settled(store.delete(&name))).await, Some(Ok(_))) {
+        for (place, name) in names.iter().enumerate() {
+            if let Some(store) = &store
+                && !is_done(store.unchecked_ref::<Store>().delete(name)).await
+            {
                 removed = false;
                 shared.borrow_mut().exchanger.store_failed();
-                report(&shared, &host);
             }
+            if place == 0
+                && host.has_coordinator()
+                && !is_done(host.evict_coordinated(name, &fields, cause == EvictionCause::Refused, is_shared)).await
+            {
+                removed = false;
+                shared.borrow_mut().exchanger.coordinator_failed();
+            }
+            report(&shared, &host);
         }
         if removed {
             return Ok(JsValue::UNDEFINED);
         }
-        let failure = Failure::new(FailureReason::Unavailable, "the store did not remove the evicted token");
-        Err(to_js(&failure))
+        let problem = "the store or the coordinator did not remove the evicted token";
+        Err(to_js(&Failure::new(FailureReason::Unavailable, problem)))
     })
+}
+
+/// Whether JavaScript has done what it promised, in time.
+async fn is_done(promised: Result<JsValue, JsValue>) -> bool {
+    matches!(within(EVICT_MS, settled(promised)).await, Some(Ok(_)))
 }
 
 fn network<E>(_: E) -> TransportFailure {

@@ -146,6 +146,11 @@ impl GatewayCore {
         refusal::refused_upstream(status).map_or(JsValue::UNDEFINED, |answer| to_js_answer(&answer))
     }
 
+    /// Whether a server's refusal of a token from this source is worth a fresh one.
+    pub fn is_worth_a_fresh_token(&self, status: u16, source: &str) -> bool {
+        refusal::is_worth_a_fresh_token(status, source)
+    }
+
     /// The answer where the server could not be reached.
     pub fn upstream_unreachable(&self) -> JsValue {
         to_js_answer(&Answer::upstream_unreachable())

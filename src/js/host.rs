@@ -4,7 +4,7 @@ use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
 
-use js_sys::{Function, Promise, Uint8Array};
+use js_sys::{Array, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -24,6 +24,30 @@ extern "C" {
     /// What the operator's callback gives for this server.
     #[wasm_bindgen(method, catch, js_name = clientAssertion)]
     pub fn client_assertion(this: &Host, server: usize) -> Result<JsValue, JsValue>;
+
+    /// Asks the coordinator's object of this name. `fields` are those of the request, each name before its value.
+    #[wasm_bindgen(method, catch)]
+    pub fn coordinate(
+        this: &Host,
+        name: &str,
+        fields: &Array,
+        from_cache: bool,
+        shared: bool,
+    ) -> Result<JsValue, JsValue>;
+
+    /// Has the coordinator's object of this name forget its token.
+    #[wasm_bindgen(method, catch, js_name = evictCoordinated)]
+    pub fn evict_coordinated(
+        this: &Host,
+        name: &str,
+        fields: &Array,
+        refused: bool,
+        shared: bool,
+    ) -> Result<JsValue, JsValue>;
+
+    /// Whether there is a coordinator.
+    #[wasm_bindgen(method, getter, js_name = hasCoordinator)]
+    pub fn has_coordinator(this: &Host) -> bool;
 
     /// Whether the operator gave a `fetch`.
     #[wasm_bindgen(method, getter, js_name = hasFetch)]
@@ -71,11 +95,11 @@ pub(super) fn get_reader(stream: &Stream) -> Result<web_sys::ReadableStreamDefau
     stream.reader()
 }
 
-/// 32 fresh random bytes.
-pub(super) fn random() -> [u8; 32] {
-    let array = Uint8Array::new_with_length(32);
+/// Fresh random bytes.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let array = Uint8Array::new_with_length(N as u32);
     get_random_values(&array);
-    let mut bytes = [0; 32];
+    let mut bytes = [0; N];
     array.copy_to(&mut bytes);
     bytes
 }

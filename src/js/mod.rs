@@ -19,7 +19,7 @@ use wasm_bindgen::prelude::*;
 use crate::cache::entry::Entry;
 use crate::call::{Call, Source, Turn, Wake};
 use crate::config::HostObjects;
-use crate::exchanger::Exchanger;
+use crate::exchanger::{EvictionCause, Exchanger};
 use crate::failure::Failure;
 use crate::flight::Generation;
 use crate::request::{Request, RequestField};
@@ -49,6 +49,8 @@ pub fn scratch(bytes: usize) -> usize {
 pub enum Next {
     /// Read the answer.
     Answer,
+    /// Read the answer, then start the flight; nobody waits for it.
+    AnswerAndRenew,
     /// Read the failure.
     Fail,
     /// Start the flight, then wait for it.
@@ -81,6 +83,10 @@ impl Shared {
                 self.answer = Some((entry, source));
                 Next::Answer
             }
+            Turn::AnswerAndRenew(entry, _) => {
+                self.answer = Some((entry, Source::Memory));
+                Next::AnswerAndRenew
+            }
             Turn::Fail(failure) => self.fail(failure),
             Turn::Lead(_) => Next::Lead,
             Turn::Wait(_) => Next::Wait,
@@ -105,7 +111,8 @@ impl Core {
     /// A failure as `failure` gives it.
     #[wasm_bindgen(constructor)]
     pub fn new(options: &str, host: Host) -> Result<Core, JsValue> {
-        let objects = HostObjects { store: !host.store().is_undefined(), fetch: host.has_fetch() };
+        let (store, coordinator) = (!host.store().is_undefined(), host.has_coordinator());
+        let objects = HostObjects { store, coordinator, fetch: host.has_fetch() };
         let config = read::config(options, objects).map_err(|failure| to_js(&failure))?;
         let mut exchanger = Exchanger::new(config);
         if host.on_event().is_some() {
@@ -253,16 +260,41 @@ impl Core {
         failure.map_or(JsValue::UNDEFINED, |failure| to_js(&failure))
     }
 
-    /// Forgets the token of the described request. The promise rejects with a failure.
-    pub fn evict(&self) -> Promise {
+    /// The answer, sealed for another isolate, with where it came from.
+    pub fn sealed_answer(&self) -> Option<String> {
+        let shared = &mut *self.shared.borrow_mut();
+        let (entry, source) = shared.answer.as_ref()?;
+        shared.exchanger.sealed_answer(&shared.request, entry, *source, host::random())
+    }
+
+    /// Whether the coordinator's object of this `name` is the one for the described request.
+    ///
+    /// # Errors
+    /// A failure as `failure` gives it.
+    pub fn is_named(&self, name: &str) -> Result<bool, JsValue> {
+        let shared = &mut *self.shared.borrow_mut();
+        let named = match shared.wrong.take() {
+            Some(failure) => Err(failure),
+            None => shared.exchanger.is_named(&shared.request, name),
+        };
+        named.map_err(|failure| to_js(&failure))
+    }
+
+    /// Forgets the token of the described request, because it was `refused` or because the caller asks.
+    ///
+    /// # Errors
+    /// A failure as `failure` gives it; the promise rejects with one, too.
+    pub fn evict(&self, refused: bool) -> Result<Promise, JsValue> {
+        let cause = if refused { EvictionCause::Refused } else { EvictionCause::Asked };
         let names = {
             let shared = &mut *self.shared.borrow_mut();
             match shared.wrong.take() {
                 Some(failure) => Err(failure),
-                None => shared.exchanger.evict(&shared.request, now()),
+                None => shared.exchanger.evict(&shared.request, cause, now()),
             }
         };
-        drive::remove(&self.shared, &self.host, names)
+        let names = names.map_err(|failure| to_js(&failure))?.unwrap_or_default();
+        Ok(drive::evict(&self.shared, &self.host, names, cause))
     }
 
     /// The counters.

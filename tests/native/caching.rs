@@ -1,8 +1,8 @@
 //! Memory and store: for how long a token is served, to whom, and what a store can do wrong.
 
 use obo_edge::action::MAX_RESPONSE_BYTES;
-use obo_edge::exchanger::EvictionCause;
 use obo_edge::call::Source;
+use obo_edge::exchanger::EvictionCause;
 use obo_edge::failure::{FailureReason, TransportFailure};
 use obo_edge::request::{Request, RequestField};
 use serde_json::json;
@@ -599,9 +599,15 @@ fn an_eviction_of_what_nobody_has_is_no_error_and_one_of_a_wrong_request_names_t
     world.evict(&ann());
     let now = world.now();
     let mut request = Request::new();
-    assert_eq!(world.exchanger.evict(&request, EvictionCause::Asked, now).unwrap_err().field.as_deref(), Some("assertion"));
+    assert_eq!(
+        world.exchanger.evict(&request, EvictionCause::Asked, now).unwrap_err().field.as_deref(),
+        Some("assertion")
+    );
     request.set(RequestField::Assertion, "a").unwrap();
-    assert_eq!(world.exchanger.evict(&request, EvictionCause::Asked, now).unwrap_err().field.as_deref(), Some("scopes"));
+    assert_eq!(
+        world.exchanger.evict(&request, EvictionCause::Asked, now).unwrap_err().field.as_deref(),
+        Some("scopes")
+    );
 }
 
 // ---------------------------------------------------------------- bounds

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createGateway } from "../../pkg/gateway.js";
-import { ExchangeError } from "../../pkg/host.js";
+import { ExchangeError } from "../../pkg/index.js";
 
 const authentication = { method: "client_secret_post", clientSecret: "hunter2" };
 const at = (host) => ({ issuer: `https://${host}.example`, clientId: "gateway", clientAuthentication: authentication });

@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SignJWT, decodeJwt, decodeProtectedHeader, importPKCS8 } from "jose";
-import { TokenExchanger } from "../../pkg/host.js";
+import { TokenExchanger } from "../../pkg/index.js";
 import { failureOf } from "../node/support.js";
 import {
   certificateClient, filesAudience, filesScope, keyClients, mailAudience, mailScope, otherAudience, secretClient, startKeycloak,

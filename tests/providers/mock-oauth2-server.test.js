@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { decodeJwt } from "jose";
-import { TokenExchanger } from "../../pkg/host.js";
+import { TokenExchanger } from "../../pkg/index.js";
 import { failureOf } from "../node/support.js";
 import { startMockOAuth2Server } from "./mock-oauth2-server.js";
 import { accessTokenType, recordingFetch, skipped, verifier } from "./support.js";

@@ -22,7 +22,7 @@ const SCRIPT_BUDGET: usize = 24 * KILOBYTE;
 const LISTED_PARTS: usize = 12;
 /// The entries: what a user imports, and the file it means.
 const ENTRIES: [(&str, &str); 3] =
-    [("obo-edge", "pkg/host.js"), ("obo-edge/gateway", "pkg/gateway.js"), ("worker", "pkg/worker.js")];
+    [("obo-edge", "pkg/index.js"), ("obo-edge/gateway", "pkg/gateway.js"), ("worker", "pkg/worker.js")];
 /// The crate whose modules are listed one by one.
 const OWN_CRATE: &str = "obo_edge";
 
