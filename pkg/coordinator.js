@@ -52,7 +52,7 @@ export function createCoordinator(optionsOf, { verifySubject } = {}) {
 
     /** One object serves one key, hence one exchanger. */
     #exchangerOf(name) {
-      if (this.#exchanger?.name !== name) {
+      if (!this.#exchanger || this.#exchanger.name !== name) {
         const options = { ...optionsOf(this.env, name), store: storeOf(this.ctx.storage), coordinator: undefined };
         this.#exchanger = { name, of: new TokenExchanger(options) };
       }

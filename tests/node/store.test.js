@@ -85,9 +85,9 @@ function sealingKey(secret, digest, { assertion, subject }) {
   return Buffer.from(hkdfSync("sha256", subject ? "" : assertion, secretBytes(secret), info, 32));
 }
 
-const additionalData = (digest) => Buffer.concat([Buffer.from("1."), digest]);
+const additionalData = (digest) => Buffer.concat([Buffer.from("2."), digest]);
 
-/** Opens an envelope: "1.", then nonce, ciphertext and tag in base64url. */
+/** Opens an envelope: "2.", then nonce, ciphertext and tag in base64url. */
 function open(value, secret, digest, request) {
   assert.match(value, /^1\.[A-Za-z0-9_-]+$/);
   const envelope = Buffer.from(value.slice(2), "base64url");
@@ -102,7 +102,7 @@ function seal(plain, secret, digest, request) {
   const cipher = createCipheriv("aes-256-gcm", sealingKey(secret, digest, request), nonce);
   cipher.setAAD(additionalData(digest));
   const sealed = Buffer.concat([cipher.update(plain), cipher.final()]);
-  return `1.${Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString("base64url")}`;
+  return `2.${Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString("base64url")}`;
 }
 
 /** Three instants in milliseconds, then four texts, each after its length in four bytes (src/cache/entry.rs). */
@@ -378,15 +378,15 @@ const misbehaviours = {
   "rejects get with nothing": { get: () => Promise.reject() },
   "answers what is no text": { get: async () => 7 },
   "answers bytes": { get: async () => new Uint8Array(64) },
-  "answers an object": { get: async () => ({ value: "1.x" }) },
+  "answers an object": { get: async () => ({ value: "2.x" }) },
   "answers text that was never sealed": { get: async () => "hello" },
   "answers an empty text": { get: async () => "" },
-  "answers a lone surrogate": { get: async () => "1.\ud800" },
-  "answers an envelope of nothing": { get: async () => "1." },
-  "answers an envelope too short": { get: async () => `1.${randomBytes(11).toString("base64url")}` },
-  "answers noise": { get: async () => `1.${randomBytes(500).toString("base64url")}` },
+  "answers a lone surrogate": { get: async () => "2.\ud800" },
+  "answers an envelope of nothing": { get: async () => "2." },
+  "answers an envelope too short": { get: async () => `2.${randomBytes(11).toString("base64url")}` },
+  "answers noise": { get: async () => `2.${randomBytes(500).toString("base64url")}` },
   "answers an envelope of later": { get: async () => `2.${randomBytes(500).toString("base64url")}` },
-  "answers a megabyte": { get: async () => `1.${"A".repeat(1_000_000)}` },
+  "answers a megabyte": { get: async () => `2.${"A".repeat(1_000_000)}` },
   "answers without a promise": { get: () => "hello" },
   "answers a promise of another library": { get: () => ({ then: (resolve) => resolve(null) }) },
   "throws at put": { put: () => assert.fail("thrown") },
