@@ -25,7 +25,7 @@ export function createGateway(config) {
   const handle = living(() => new wasm.GatewayCore(text, grant), (failure) => new ExchangeError(failure));
   const core = (decision, ...about) => guarded(() => handle()[decision](...about));
   const exchanger = new TokenExchanger(exchangerOptions);
-  const servers = new Map(core("servers").map((server) => [server.name, server]));
+  const servers = new Map(Object.entries(core("servers")));
   const fetch = (url, init) => (send ?? globalThis.fetch)(url, init);
   const keys = new IssuerKeys(fetch, core);
   return {

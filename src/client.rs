@@ -1,11 +1,12 @@
 //! Client authentication at the token endpoint (RFC 6749 section 2.3), and the form that carries it.
 
-use base64ct::{Base64, Base64UrlUnpadded, Encoding};
+use base64ct::{Base64UrlUnpadded, Encoding};
 use form_urlencoded::byte_serialize;
 
 use crate::certificate::Certificate;
 use crate::json;
 use crate::metadata::Metadata;
+use crate::pem;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -179,7 +180,7 @@ impl ClientAuthentication {
             let mut credentials: String = byte_serialize(client_id.as_bytes()).collect();
             credentials.push(':');
             credentials.extend(byte_serialize(secret.reveal().as_bytes()));
-            return Some(Secret::new(format!("Basic {}", Base64::encode_string(credentials.as_bytes()))));
+            return Some(Secret::new(["Basic ", &pem::encode_base64(credentials.as_bytes())].concat()));
         }
         form.add("client_id", client_id);
         if let Self::ClientSecretPost(secret) = self {

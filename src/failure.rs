@@ -3,14 +3,14 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use serde::Serialize;
+use serde::ser::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::json;
+use crate::record;
 
 /// What an exchange failed of, and whose move it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureReason {
     /// The caller's request is incomplete or malformed; `field` names the place. The caller's code is to blame.
@@ -92,8 +92,7 @@ impl FailureReason {
 }
 
 /// An exchange that gave no token. Boxed, for it is the rare half of every result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(Box<FailureDetails>);
 
 impl Deref for Failure {
@@ -110,9 +109,33 @@ impl DerefMut for Failure {
     }
 }
 
+/// As the contract's fields.
+impl Serialize for Failure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use record::Value as Told;
+        let codes = Some(self.error_codes.as_slice()).filter(|codes| !codes.is_empty());
+        let members = [
+            ("reason", Some(Told::Text(self.reason.as_str()))),
+            ("message", Some(Told::Text(&self.message))),
+            ("retryable", Some(Told::Flag(self.retryable))),
+            ("status", self.status.map(|status| Told::Number(status.into()))),
+            ("error", Told::text(self.error.as_ref())),
+            ("suberror", Told::text(self.suberror.as_ref())),
+            ("errorCodes", codes.map(Told::Numbers)),
+            ("claims", Told::text(self.claims.as_ref())),
+            ("acrValues", Told::text(self.acr_values.as_ref())),
+            ("maxAge", self.max_age.map(Told::Number)),
+            ("retryAfter", self.retry_after.map(Told::Number)),
+            ("correlationId", Told::text(self.correlation_id.as_ref())),
+            ("traceId", Told::text(self.trace_id.as_ref())),
+            ("field", Told::text(self.field.as_ref())),
+        ];
+        record::serialize(serializer, members)
+    }
+}
+
 /// What is known of a failure. Holds nothing secret: no token, no secret, no `error_description`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailureDetails {
     /// What it failed of.
@@ -122,40 +145,28 @@ pub struct FailureDetails {
     /// Whether the same call may succeed later without anybody doing anything.
     pub retryable: bool,
     /// Whether it is worth another attempt within this exchange; `retryable` without it is for later calls.
-    #[serde(skip)]
     pub(crate) worth_an_attempt: bool,
     /// The HTTP status of the token endpoint's response.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The response's `error` (RFC 6749 section 5.2).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The response's `suberror` (Entra).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub suberror: Option<String>,
     /// The response's `error_codes` (Entra).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub error_codes: Vec<u32>,
     /// The claims challenge to hand on to the client, JSON as the identity provider wrote it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub claims: Option<String>,
     /// The authentication context wanted (RFC 9470 section 3).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub acr_values: Option<String>,
     /// The age of the sign-in wanted, in seconds (RFC 9470 section 3).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<u64>,
     /// How long to wait, in seconds, as the response said; at most an hour.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
     /// The identity provider's `correlation_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
     /// The identity provider's `trace_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// The option or request field that is missing or wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 

@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::ser::{Serialize, Serializer};
 
 use crate::failure::{Failure, FailureReason};
+use crate::record::{self, Value};
 
 /// How many events wait to be collected; beyond that the oldest are dropped.
 const MAX_WAITING_EVENTS: usize = 256;
 
 /// Counters since the exchanger was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each counts the events of the kind with the same name")]
 pub struct Stats {
     pub memory_hits: u64,
@@ -41,9 +41,39 @@ pub struct Stats {
     pub memory_bytes: u64,
 }
 
+/// As the contract's fields.
+impl Serialize for Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = [
+            ("memoryHits", self.memory_hits),
+            ("storeHits", self.store_hits),
+            ("joins", self.joins),
+            ("tokenRequests", self.token_requests),
+            ("retries", self.retries),
+            ("takeovers", self.takeovers),
+            ("tokens", self.tokens),
+            ("failures", self.failures),
+            ("lastResorts", self.last_resorts),
+            ("storeFailures", self.store_failures),
+            ("sealFailures", self.seal_failures),
+            ("evictions", self.evictions),
+            ("metadataRequests", self.metadata_requests),
+            ("metadataFailures", self.metadata_failures),
+            ("coordinatorHits", self.coordinator_hits),
+            ("coordinatorFailures", self.coordinator_failures),
+            ("renewals", self.renewals),
+            ("throttles", self.throttles),
+            ("rememberedFailures", self.remembered_failures),
+            ("flights", self.flights),
+            ("memoryEntries", self.memory_entries),
+            ("memoryBytes", self.memory_bytes),
+        ];
+        record::serialize(serializer, members.map(|(name, count)| (name, Some(Value::Number(count)))))
+    }
+}
+
 /// The kinds of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
     /// A token came from memory.
@@ -87,28 +117,63 @@ pub enum EventKind {
     RememberedFailure,
 }
 
+impl EventKind {
+    /// The name in the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MemoryHit => "memory_hit",
+            Self::StoreHit => "store_hit",
+            Self::Join => "join",
+            Self::TokenRequest => "token_request",
+            Self::Retry => "retry",
+            Self::Takeover => "takeover",
+            Self::Token => "token",
+            Self::Failure => "failure",
+            Self::LastResort => "last_resort",
+            Self::StoreFailure => "store_failure",
+            Self::SealFailure => "seal_failure",
+            Self::Eviction => "eviction",
+            Self::MetadataRequest => "metadata_request",
+            Self::MetadataFailure => "metadata_failure",
+            Self::CoordinatorHit => "coordinator_hit",
+            Self::CoordinatorFailure => "coordinator_failure",
+            Self::Renewal => "renewal",
+            Self::Throttle => "throttle",
+            Self::RememberedFailure => "remembered_failure",
+        }
+    }
+}
+
 /// Something that happened. Holds nothing secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeEvent {
     /// What.
-    #[serde(rename = "type")]
     pub kind: EventKind,
     /// Which token request of the exchange, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
     /// How long until the next, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
     /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<FailureReason>,
     /// The HTTP status of the token endpoint.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The identity provider's own name for the request that failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
+}
+
+/// As the contract's fields.
+impl Serialize for ExchangeEvent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = [
+            ("type", Some(Value::Text(self.kind.as_str()))),
+            ("attempt", self.attempt.map(Value::Number)),
+            ("waitMs", self.wait_ms.map(Value::Number)),
+            ("reason", self.reason.map(|reason| Value::Text(reason.as_str()))),
+            ("status", self.status.map(|status| Value::Number(status.into()))),
+            ("correlationId", Value::text(self.correlation_id.as_ref())),
+        ];
+        record::serialize(serializer, members)
+    }
 }
 
 impl ExchangeEvent {

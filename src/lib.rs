@@ -79,6 +79,7 @@ pub mod journal;
 mod json;
 pub mod metadata;
 mod pem;
+mod record;
 pub mod request;
 pub mod retry;
 pub mod secret;

@@ -20,11 +20,24 @@ pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Base64UrlUnpadded::decode_vec(letters.trim_end_matches('=')).ok()
 }
 
+/// Writes base64 (RFC 4648 section 4). The alphabet of URLs does for both, and half of the library stays out.
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
+    let letters = Base64UrlUnpadded::encode_string(bytes);
+    let padding = letters.len().wrapping_neg() % 4;
+    let letters = letters.chars().map(|letter| match letter {
+        '-' => '+',
+        '_' => '/',
+        other => other,
+    });
+    letters.chain(core::iter::repeat_n('=', padding)).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use base64ct::{Base64, Encoding};
     use proptest::prelude::*;
 
-    use super::decode;
+    use super::{decode, decode_base64, encode_base64};
 
     #[test]
     fn a_block_is_read_whatever_its_lines_and_what_stands_around_it() {
@@ -44,6 +57,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn base64_is_written_as_the_library_writes_it(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            let text = encode_base64(&bytes);
+            prop_assert_eq!(&text, &Base64::encode_string(&bytes));
+            prop_assert_eq!(decode_base64(&text), Some(bytes));
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in "(-----BEGIN X-----)?.{0,20}(-----END X-----)?.{0,9}") {
             let _ = decode(&text, "X");

@@ -54,7 +54,7 @@ impl<'a> Sealer<'a> {
         let payload = Payload { msg: &plain, aad: &self.additional_data() };
         let sealed = self.cipher(secret)?.encrypt(&nonce.into(), payload).ok()?;
         let envelope = [nonce.as_slice(), &sealed].concat();
-        Some(format!("{VERSION}{}", Base64UrlUnpadded::encode_string(&envelope)))
+        Some([VERSION, &Base64UrlUnpadded::encode_string(&envelope)].concat())
     }
 
     /// Opens what [`Sealer::seal`] made for this very key; `None` for anything else.

@@ -1,10 +1,9 @@
 //! Challenges: the `WWW-Authenticate` header of a refusal (RFC 9110 section 11.6.1, RFC 6750 section 3).
 
-use base64ct::{Base64, Encoding};
-
 use super::answer::Answer;
 use super::config::GatewayConfig;
 use super::metadata;
+use crate::pem;
 
 /// A Bearer challenge, parameter by parameter.
 struct Challenge(String);
@@ -62,7 +61,7 @@ pub(crate) fn insufficient_scope(config: &GatewayConfig, name: &str, granted: &[
 
 /// The identity provider wants claims: Entra's form, the claims in base64.
 pub(crate) fn insufficient_claims(config: &GatewayConfig, name: &str, claims: &str) -> Answer {
-    let claims = Base64::encode_string(claims.as_bytes());
+    let claims = pem::encode_base64(claims.as_bytes());
     let challenge =
         Challenge::new().with("error", "insufficient_claims").with("claims", &claims).for_server(config, name);
     refuse(401, "insufficient_claims", "The identity provider asks for more of the user.", challenge)

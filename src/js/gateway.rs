@@ -1,6 +1,5 @@
 //! The gateway's decisions, for `pkg/gateway.js`.
 
-use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{read, to_js};
@@ -11,34 +10,12 @@ use crate::gateway::route::{self, Route};
 use crate::gateway::{headers, refusal, token};
 use crate::json::object;
 use crate::metadata;
+use crate::record::Value;
 use crate::url::Url;
 
 /// A configured gateway.
 #[wasm_bindgen]
 pub struct GatewayCore(GatewayConfig);
-
-/// An answer as JavaScript sends it.
-#[derive(Serialize)]
-struct JsAnswer<'a> {
-    status: u16,
-    headers: &'a [(&'static str, String)],
-    body: &'a str,
-}
-
-/// What `pkg/gateway.js` has to know of a server to carry out what is decided here.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct JsServer<'a> {
-    name: &'a str,
-    url: &'a str,
-    issuer: &'a str,
-    jwks_uri: Option<&'a str>,
-    audience: &'a [String],
-    algorithms: &'a [&'static str],
-    scopes: &'a [String],
-    resource: &'a [String],
-    exchange_audience: &'a [String],
-}
 
 #[wasm_bindgen]
 impl GatewayCore {
@@ -54,24 +31,23 @@ impl GatewayCore {
             .map_err(|failure: Failure| to_js(&failure))
     }
 
-    /// The servers.
+    /// What `pkg/gateway.js` has to know of the servers to carry out what is decided here, by their names.
     pub fn servers(&self) -> JsValue {
-        let servers: Vec<JsServer<'_>> = self
-            .0
-            .servers()
-            .map(|(name, server)| JsServer {
-                name,
-                url: server.url.as_str(),
-                issuer: &server.inbound.issuer,
-                jwks_uri: server.inbound.jwks_uri.as_ref().map(|url| url.as_str()),
-                audience: &server.inbound.audience,
-                algorithms: &token::ALGORITHMS,
-                scopes: &server.obo.scopes,
-                resource: &server.obo.resource,
-                exchange_audience: &server.obo.audience,
-            })
-            .collect();
-        to_js(&servers)
+        let servers = self.0.servers().map(|(name, server)| {
+            let mut members = vec![
+                ("name", Value::Text(name)),
+                ("url", Value::Text(server.url.as_str())),
+                ("issuer", Value::Text(&server.inbound.issuer)),
+                ("audience", texts(&server.inbound.audience)),
+                ("algorithms", Value::Texts(token::ALGORITHMS.to_vec())),
+                ("scopes", texts(&server.obo.scopes)),
+                ("resource", texts(&server.obo.resource)),
+                ("exchangeAudience", texts(&server.obo.audience)),
+            ];
+            members.extend(server.inbound.jwks_uri.as_ref().map(|url| ("jwksUri", Value::Text(url.as_str()))));
+            (name, Value::Record(members))
+        });
+        to_js(&Value::Record(servers.collect()))
     }
 
     /// The name of the server that a request is for, or an answer.
@@ -167,6 +143,15 @@ impl GatewayCore {
     }
 }
 
+fn texts(list: &[String]) -> Value<'_> {
+    Value::Texts(list.iter().map(String::as_str).collect())
+}
+
 fn to_js_answer(answer: &Answer) -> JsValue {
-    to_js(&JsAnswer { status: answer.status, headers: &answer.headers, body: &answer.body })
+    let headers = answer.headers.iter().map(|(name, value)| (*name, Value::Text(value)));
+    to_js(&Value::Record(vec![
+        ("status", Value::Number(answer.status.into())),
+        ("headers", Value::Record(headers.collect())),
+        ("body", Value::Text(&answer.body)),
+    ]))
 }

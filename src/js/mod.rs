@@ -319,5 +319,7 @@ fn timestamp(milliseconds: f64) -> Timestamp {
 
 /// As JavaScript has it; `undefined` where it cannot be.
 fn to_js(value: &impl Serialize) -> JsValue {
-    serde_wasm_bindgen::to_value(value).unwrap_or(JsValue::UNDEFINED)
+    const SERIALIZER: serde_wasm_bindgen::Serializer =
+        serde_wasm_bindgen::Serializer::new().serialize_maps_as_objects(true);
+    value.serialize(&SERIALIZER).unwrap_or(JsValue::UNDEFINED)
 }

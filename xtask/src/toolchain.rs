@@ -20,8 +20,10 @@ pub(crate) const TARGET_FOLDER: &str = "target/wasm";
 /// Debian's current Rust, with the source of std, which it does not ship compiled for the target.
 const DEBIAN_PACKAGES: [&str; 6] =
     ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "libstd-rust-web-dev", "lld-22"];
-/// A panic's message goes nowhere in this target, so neither it nor what formats it is compiled in.
-const LEAN_RUSTFLAGS: &str = "-Zlocation-detail=none -Zfmt-debug=none -Zunstable-options -Cpanic=immediate-abort";
+/// A panic's message goes nowhere in this target, so neither it nor what formats it is compiled in. Ciphers and digests
+/// are the compact ones: what they work on is small, a hit costs no more, and the module is 2 kB less gzipped.
+const LEAN_RUSTFLAGS: &str = "-Zlocation-detail=none -Zfmt-debug=none -Zunstable-options -Cpanic=immediate-abort \
+    --cfg aes_backend_soft=\"compact\" --cfg sha2_backend_soft=\"compact\"";
 /// Debian's clippy of the same version.
 const DEBIAN_CLIPPY: &str = "rust-web-clippy";
 /// How long rustup may try: a server that cannot be reached would otherwise hold a build for minutes.
