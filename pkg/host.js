@@ -4,7 +4,7 @@ import { InstanceLost, anchor, currentEpoch, guarded, living, wasm } from "./ins
 import { readOptions } from "./options.js";
 import { describe, read } from "./request.js";
 
-const { Answer, AnswerAndRenew, Fail, Lead } = wasm.Next;
+const { Next, Number: Of, Text } = wasm;
 
 /** What ends a wait, by the core's numbers. */
 const RANG = 0;
@@ -70,15 +70,15 @@ export class TokenExchanger {
         const next = guarded(() =>
           call || wake === ABORTED ? resume(core, described, call, wake) : begin(core, described, deadline),
         );
-        if (next === Answer) return this.#report(core, guarded(() => answer(core)));
-        if (next === Fail) throw this.#report(core, new ExchangeError(guarded(() => core.failure())));
-        const answered = next === AnswerAndRenew ? guarded(() => answer(core)) : undefined;
+        if (next === Next.Answer) return this.#report(core, guarded(() => answer(core)));
+        if (next === Next.Fail) throw this.#report(core, new ExchangeError(guarded(() => core.failure())));
+        const answered = next === Next.AnswerAndRenew ? guarded(() => answer(core)) : undefined;
         const keep = (promise) => anchor(promise, ctx);
-        const bell = next === Lead || answered ? guarded(() => core.fly(keep)) : undefined;
+        const bell = next === Next.Lead || answered ? guarded(() => core.fly(keep)) : undefined;
         call = guarded(() => callOf(core));
         deadline = call.deadline;
         // What the core said has been read: a context or a listener may call back from here on.
-        if (bell) this.#hang(bell, call.generation, guarded(() => core.oldest_generation()));
+        if (bell) this.#hang(bell, call.generation, guarded(() => core.number(Of.OldestGeneration)));
         if (bell) keep(bell);
         this.#report(core);
         if (answered) return answered;
@@ -162,13 +162,13 @@ function resume(core, described, call, wake) {
 /** The token that the core answers with. */
 function token(core) {
   const parts = {
-    accessToken: core.access_token(),
-    tokenType: core.token_type(),
-    expiresAt: core.expires_at(),
-    scope: core.scope(),
-    source: core.source(),
+    accessToken: core.text(Text.AccessToken),
+    tokenType: core.text(Text.TokenType),
+    expiresAt: core.number(Of.ExpiresAt),
+    scope: core.text(Text.Scope),
+    source: core.text(Text.Source),
   };
-  const issuedTokenType = core.issued_token_type();
+  const issuedTokenType = core.text(Text.IssuedTokenType);
   if (issuedTokenType !== undefined) parts.issuedTokenType = issuedTokenType;
   return parts;
 }
@@ -179,11 +179,11 @@ function callOf(core) {
   return {
     epoch: currentEpoch(),
     wait,
-    deadline: core.deadline(),
-    generation: core.generation(),
-    due: core.due(),
-    takeovers: core.takeovers(),
-    leads: core.leads(),
+    deadline: core.number(Of.Deadline),
+    generation: core.number(Of.Generation),
+    due: core.number(Of.Due),
+    takeovers: core.number(Of.Takeovers),
+    leads: core.number(Of.Leads) === 1,
   };
 }
 

@@ -138,7 +138,7 @@ fn read_signing_key(fields: &mut Fields) -> Result<SigningKey, Failure> {
 
 /// What is wrong with a key in PEM (RFC 7468 section 10): an unencrypted PKCS #8 key of the algorithm's kind.
 fn problem_of_pem(text: &str, algorithm: SigningAlgorithm) -> Option<&'static str> {
-    if text.contains("ENCRYPTED") {
+    if pem::place(text, "ENCRYPTED").is_some() {
         return Some("is encrypted: decrypt it first (openssl pkcs8 -in key.pem -out decrypted.pem)");
     }
     let Some(der) = pem::decode(text, "PRIVATE KEY") else {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::failure::{Failure, FailureReason, Verdict};
 use crate::grant::Leg;
 use crate::json;
+use crate::pem;
 use crate::request::is_claims;
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -30,8 +31,10 @@ pub fn classify(
     let is_json = response.is_some();
     // RFC 6749 section 5.2, Entra's, RFC 9470's. Each member may be of any type.
     let response = response.unwrap_or_default();
-    let member =
-        |name| json::text(&response, name).filter(|text| !presented.iter().any(|token| text.contains(token.reveal())));
+    let member = |name| {
+        json::text(&response, name)
+            .filter(|text| !presented.iter().any(|token| pem::place(text, token.reveal()).is_some()))
+    };
     let error = member("error").and_then(error_name);
     let suberror = member("suberror").and_then(error_name);
     let error_codes: Vec<u32> = response.get("error_codes").and_then(Value::as_array).map_or_else(Vec::new, |codes| {

@@ -8,7 +8,6 @@ use crate::failure::Failure;
 pub struct Fields {
     path: String,
     map: Map<String, Value>,
-    taken: Vec<&'static str>,
 }
 
 impl Fields {
@@ -18,7 +17,7 @@ impl Fields {
     /// `misconfigured` where it is no object.
     pub fn new(path: &str, value: Value) -> Result<Self, Failure> {
         match value {
-            Value::Object(map) => Ok(Self { path: path.to_owned(), map, taken: Vec::new() }),
+            Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
             _ if path.is_empty() => Err(Failure::misconfigured("options", "must be an object")),
             _ => Err(Failure::misconfigured(path, "must be an object")),
         }
@@ -35,16 +34,15 @@ impl Fields {
     }
 
     /// Takes a field of any type; `null` counts as absent.
-    pub fn take(&mut self, name: &'static str) -> Option<Value> {
-        self.taken.push(name);
-        self.map.get(name).filter(|value| !value.is_null()).cloned()
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.get_mut(name).map(Value::take).filter(|value| !value.is_null())
     }
 
     /// Takes a non-empty string.
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Failure> {
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, Failure> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) if !text.trim_ascii().is_empty() => Ok(Some(text)),
@@ -56,7 +54,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn object(&mut self, name: &'static str) -> Result<Option<Self>, Failure> {
+    pub fn object(&mut self, name: &str) -> Result<Option<Self>, Failure> {
         let path = self.path(name);
         self.take(name).map(|value| Self::new(&path, value)).transpose()
     }
@@ -65,7 +63,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Failure> {
+    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, Failure> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
@@ -77,7 +75,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is absent or something else.
-    pub fn required_text(&mut self, name: &'static str) -> Result<String, Failure> {
+    pub fn required_text(&mut self, name: &str) -> Result<String, Failure> {
         self.text(name)?.ok_or_else(|| self.problem(name, "is required"))
     }
 
@@ -85,7 +83,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn texts(&mut self, name: &'static str) -> Result<Vec<String>, Failure> {
+    pub fn texts(&mut self, name: &str) -> Result<Vec<String>, Failure> {
         let values = match self.take(name) {
             None => return Ok(Vec::new()),
             Some(Value::Array(values)) => values,
@@ -104,7 +102,7 @@ impl Fields {
     ///
     /// # Errors
     /// `misconfigured` where it is something else.
-    pub fn whole_number(&mut self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
+    pub fn whole_number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
         let Some(value) = self.take(name) else { return Ok(None) };
         // JavaScript's numbers arrive as floats.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
@@ -125,7 +123,7 @@ impl Fields {
     /// # Errors
     /// `misconfigured` with the first field that nobody asked for.
     pub fn finish(self) -> Result<(), Failure> {
-        let unknown = self.map.iter().find(|(name, value)| !value.is_null() && !self.taken.contains(&name.as_str()));
+        let unknown = self.map.iter().find(|(_, value)| !value.is_null());
         match unknown {
             Some((name, _)) => Err(self.problem(name, "is not a known option")),
             None => Ok(()),
@@ -135,6 +133,10 @@ impl Fields {
 
 /// The end of a sentence that lists what a field may be.
 pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| ["\"", name, "\""].concat()).collect();
-    ["must be ", &names.join(" or ")].concat()
+    let mut text = "must be ".to_owned();
+    for (place, name) in names.into_iter().enumerate() {
+        let before = if place == 0 { "\"" } else { " or \"" };
+        text.extend([before, name, "\""]);
+    }
+    text
 }

@@ -4,9 +4,15 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 
 /// The bytes of the first block with this label.
 pub(crate) fn decode(text: &str, label: &str) -> Option<Vec<u8>> {
-    let (_, rest) = text.split_once(&["-----BEGIN ", label, "-----"].concat())?;
-    let (body, _) = rest.split_once(&["-----END ", label, "-----"].concat())?;
+    let begin = ["-----BEGIN ", label, "-----"].concat();
+    let rest = text.get(place(text, &begin)?.saturating_add(begin.len())..)?;
+    let body = rest.get(..place(rest, &["-----END ", label, "-----"].concat())?)?;
     decode_base64(body).filter(|bytes| !bytes.is_empty())
+}
+
+/// Where `part` begins in `text`. The library's searcher is faster on long texts, and 1 kB of wasm.
+pub(crate) fn place(text: &str, part: &str) -> Option<usize> {
+    text.as_bytes().windows(part.len().max(1)).position(|window| window == part.as_bytes())
 }
 
 /// Reads base64 in either alphabet (RFC 4648 sections 4 and 5), padded or not, whatever its lines.

@@ -143,6 +143,12 @@ impl Request {
         Ok(())
     }
 
+    /// The scopes as one text (RFC 6749 section 3.3).
+    pub fn scope(&self) -> String {
+        let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
+        scopes.join(" ")
+    }
+
     /// The fields that are there, in the order of their numbers, a list's one by one; without `subject`.
     pub fn fields(&self) -> impl Iterator<Item = (RequestField, &str)> {
         let texts = [

@@ -27,16 +27,14 @@ impl Timestamp {
     /// GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. By hand, for the library that tests
     /// hold it against costs 1 kB of wasm.
     pub fn from_http_date(text: &str) -> Option<Self> {
-        const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        let month_of =
+            |part: &str| b"JanFebMarAprMayJunJulAugSepOctNovDec".chunks(3).position(|month| month == part.as_bytes());
         let parts = text.split([' ', ':', '-', ',']).filter(|part| !part.is_empty()).skip(1);
         let numbers: Vec<u64> = parts
             .filter(|part| *part != "GMT")
-            .map_while(|part| {
-                let month = MONTHS.find(part).filter(|place| part.len() == 3 && place % 3 == 0);
-                month.map(|place| place as u64 / 3).or_else(|| part.parse().ok())
-            })
+            .map_while(|part| month_of(part).map(|place| place as u64).or_else(|| part.parse().ok()))
             .collect();
-        let month_stands_first = text.split(' ').nth(1).is_some_and(|part| MONTHS.contains(part));
+        let month_stands_first = text.split(' ').nth(1).is_some_and(|part| month_of(part).is_some());
         let (day, month, year, hour, minute, second) = match (numbers.as_slice(), month_stands_first) {
             (&[month, day, hour, minute, second, year], true) => (day, month, year, hour, minute, second),
             (&[day, month, year, hour, minute, second], false) => (day, month, year, hour, minute, second),

@@ -75,7 +75,7 @@ impl Token {
         let scope = match json::text(&response, "scope") {
             Some(scope) if !scope.is_empty() => scope.to_owned(),
             // Absent where it is what was asked for (RFC 6749 section 5.1).
-            _ => request.scopes.join(" "),
+            _ => request.scope(),
         };
         let expires_in = match response.get("expires_in") {
             None | Some(Value::Null) => Some(DEFAULT_EXPIRES_IN_SECONDS),

@@ -46,7 +46,7 @@ impl Url {
         if text.contains('#') {
             return Err("must not have a fragment");
         }
-        if text.contains(":///") {
+        if text.as_bytes().windows(4).any(|window| window == b":///") {
             return Err("must name a host");
         }
         let components = parse(text).ok_or("must be an absolute URL")?;

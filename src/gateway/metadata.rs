@@ -15,7 +15,8 @@ pub fn url(config: &GatewayConfig, name: &str) -> String {
 /// A server's metadata. Public, and for browsers' clients too.
 pub(crate) fn answer(config: &GatewayConfig, name: &str) -> Answer {
     let Some(server) = config.server(name) else { return Answer::not_found() };
-    let scopes: Vec<String> = server.inbound.scopes.iter().map(|scope| json::quote(scope)).collect();
+    let quoted: Vec<String> = server.inbound.scopes.iter().map(|scope| json::quote(scope)).collect();
+    let scopes: Vec<&str> = quoted.iter().map(String::as_str).collect();
     let body = [
         "{\"resource\":",
         &json::quote(&config.resource(name)),

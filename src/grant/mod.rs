@@ -169,7 +169,7 @@ fn required(field: RequestField) -> Failure {
 /// Adds `scope` where there is one to ask for (RFC 6749 section 3.3).
 fn add_scope(form: &mut Form, request: &Request) {
     if !request.scopes.is_empty() {
-        form.add("scope", &request.scopes.join(" "));
+        form.add("scope", &request.scope());
     }
 }
 

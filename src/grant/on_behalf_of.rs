@@ -76,7 +76,7 @@ impl Leg for Entra {
         form.add("grant_type", jwt_bearer::GRANT_TYPE);
         form.add("requested_token_use", "on_behalf_of");
         form.add("assertion", presented.assertion.reveal());
-        form.add("scope", &presented.request.scopes.join(" "));
+        form.add("scope", &presented.request.scope());
         if let Some(claims) = &presented.request.claims {
             form.add("claims", claims);
         }

@@ -59,6 +59,42 @@ pub enum Next {
     Wait,
 }
 
+/// The texts of an answer, as the contract has them.
+#[wasm_bindgen]
+#[derive(Clone, Copy)]
+pub enum Text {
+    /// The token.
+    AccessToken,
+    /// `token_type`.
+    TokenType,
+    /// The granted scopes.
+    Scope,
+    /// `issued_token_type`.
+    IssuedTokenType,
+    /// Where it came from.
+    Source,
+}
+
+/// The numbers of a call and its answer. Instants are in milliseconds since the epoch.
+#[wasm_bindgen]
+#[derive(Clone, Copy)]
+pub enum Number {
+    /// Until when the call may wait.
+    Deadline,
+    /// The flight that it waits for.
+    Generation,
+    /// When that flight's step must report.
+    Due,
+    /// How often it began anew.
+    Takeovers,
+    /// Whether it leads the flight: 1, or 0.
+    Leads,
+    /// The oldest flight in the table; those before it are gone.
+    OldestGeneration,
+    /// The token's own expiry.
+    ExpiresAt,
+}
+
 /// An exchanger, and the call that is being made of it at this moment.
 #[wasm_bindgen]
 pub struct Core {
@@ -96,10 +132,6 @@ impl Shared {
     fn fail(&mut self, failure: Failure) -> Next {
         self.failure = Some(failure);
         Next::Fail
-    }
-
-    fn token<T>(&self, part: impl FnOnce(&Entry, Source) -> T) -> Option<T> {
-        self.answer.as_ref().map(|(entry, source)| part(entry, *source))
     }
 }
 
@@ -187,34 +219,20 @@ impl Core {
         shared.call.wait_ms(&shared.exchanger, now()) as f64
     }
 
-    /// The call's numbers: until when, in milliseconds since the epoch.
-    pub fn deadline(&self) -> f64 {
-        self.shared.borrow().call.deadline.as_millis() as f64
-    }
-
-    /// The call's numbers: the flight.
-    pub fn generation(&self) -> f64 {
-        self.shared.borrow().call.generation.0 as f64
-    }
-
-    /// The call's numbers: when the flight's step must report.
-    pub fn due(&self) -> f64 {
-        self.shared.borrow().call.due.as_millis() as f64
-    }
-
-    /// The call's numbers: how often it began anew.
-    pub fn takeovers(&self) -> u32 {
-        self.shared.borrow().call.takeovers
-    }
-
-    /// The call's numbers: whether it leads the flight.
-    pub fn leads(&self) -> bool {
-        self.shared.borrow().call.leads
-    }
-
-    /// The oldest flight in the table; those before it are gone.
-    pub fn oldest_generation(&self) -> f64 {
-        self.shared.borrow().exchanger.oldest_generation().0 as f64
+    /// One of the numbers.
+    pub fn number(&self, which: Number) -> f64 {
+        let shared = &*self.shared.borrow();
+        let call = &shared.call;
+        let number = match which {
+            Number::Deadline => call.deadline.as_millis(),
+            Number::Generation => call.generation.0,
+            Number::Due => call.due.as_millis(),
+            Number::Takeovers => call.takeovers.into(),
+            Number::Leads => call.leads.into(),
+            Number::OldestGeneration => shared.exchanger.oldest_generation().0,
+            Number::ExpiresAt => shared.answer.as_ref().map_or(0, |(entry, _)| entry.token.expires_at.as_millis()),
+        };
+        number as f64
     }
 
     /// Starts the flight that the call is to lead. The promise is a bell: it resolves with nothing, when the
@@ -224,34 +242,19 @@ impl Core {
         drive::fly(&self.shared, &self.host, generation, anchor)
     }
 
-    /// The answer: the token.
-    pub fn access_token(&self) -> Option<String> {
-        self.shared.borrow().token(|entry, _| entry.token.access_token.reveal().to_owned())
-    }
-
-    /// The answer: `token_type`.
-    pub fn token_type(&self) -> Option<String> {
-        self.shared.borrow().token(|entry, _| entry.token.token_type.clone())
-    }
-
-    /// The answer: the granted scopes.
-    pub fn scope(&self) -> Option<String> {
-        self.shared.borrow().token(|entry, _| entry.token.scope.clone())
-    }
-
-    /// The answer: `issued_token_type`.
-    pub fn issued_token_type(&self) -> Option<String> {
-        self.shared.borrow().token(|entry, _| entry.token.issued_token_type.clone()).flatten()
-    }
-
-    /// The answer: the token's own expiry, in milliseconds since the epoch.
-    pub fn expires_at(&self) -> f64 {
-        self.shared.borrow().token(|entry, _| entry.token.expires_at.as_millis() as f64).unwrap_or_default()
-    }
-
-    /// The answer: where it came from.
-    pub fn source(&self) -> Option<String> {
-        self.shared.borrow().token(|_, source| source.as_str().to_owned())
+    /// One of the answer's texts.
+    pub fn text(&self, which: Text) -> Option<String> {
+        let shared = &*self.shared.borrow();
+        let (entry, source) = shared.answer.as_ref()?;
+        let token = &entry.token;
+        let text = match which {
+            Text::AccessToken => token.access_token.reveal(),
+            Text::TokenType => &token.token_type,
+            Text::Scope => &token.scope,
+            Text::IssuedTokenType => token.issued_token_type.as_deref()?,
+            Text::Source => source.as_str(),
+        };
+        Some(text.to_owned())
     }
 
     /// The failure, as an object with the fields of the contract; taken once.
