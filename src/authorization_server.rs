@@ -39,32 +39,28 @@ pub struct AuthorizationServer {
 
 impl AuthorizationServer {
     /// Takes the options of an authorization server out of `fields`.
-    ///
-    /// # Errors
-    /// `misconfigured` with the option that is missing or wrong.
-    pub(crate) fn read(fields: &mut Fields, has_fetch: bool, parse_url: ParseUrl) -> Result<Self, Failure> {
-        let url = |fields: &mut Fields, name: &'static str| match fields.text(name)? {
-            Some(text) => match Url::new(&text, parse_url) {
-                Ok(url) => Ok(Some((text, url))),
-                Err(problem) => Err(fields.problem(name, problem)),
-            },
-            None => Ok(None),
-        };
-        let issuer = url(fields, "issuer")?;
+    #[inline(never)]
+    pub(crate) fn read(fields: &mut Fields, has_fetch: bool, parse_url: ParseUrl) -> Option<Self> {
+        let issuer = fields.text("issuer").and_then(|text| match Url::new(&text, parse_url) {
+            Ok(url) => Some((text, url)),
+            Err(problem) => {
+                fields.wrong("issuer", problem);
+                None
+            }
+        });
         // RFC 8414 section 2.
         if issuer.as_ref().is_some_and(|(_, url)| url.components().has_query) {
-            return Err(fields.problem("issuer", "must not have a query"));
+            fields.wrong("issuer", "must not have a query");
         }
-        let token_endpoint = url(fields, "tokenEndpoint")?.map(|(_, url)| url);
+        let token_endpoint = fields.url("tokenEndpoint", parse_url);
         if issuer.is_none() && token_endpoint.is_none() {
-            return Err(fields.problem("tokenEndpoint", "or issuer is required"));
+            fields.wrong("tokenEndpoint", "or issuer is required");
         }
-        let client_id = fields.required_text("clientId")?;
-        let client_authentication = fields.object("clientAuthentication")?;
-        let client_authentication =
-            client_authentication.ok_or_else(|| fields.problem("clientAuthentication", "is required"))?;
-        let client_authentication = read_client_authentication(client_authentication, has_fetch)?;
-        Ok(Self { path: fields.path(""), issuer, token_endpoint, client_id, client_authentication })
+        let client_id = fields.required_text("clientId");
+        let read = |own: &mut Fields| read_client_authentication(own, has_fetch);
+        let client_authentication = fields.object("clientAuthentication", read);
+        let client_authentication = fields.required("clientAuthentication", client_authentication)?;
+        Some(Self { path: fields.path(""), issuer, token_endpoint, client_id, client_authentication })
     }
 
     /// The path of the option `name`.
@@ -83,38 +79,43 @@ impl AuthorizationServer {
     }
 }
 
-fn read_client_authentication(mut fields: Fields, has_fetch: bool) -> Result<ClientAuthentication, Failure> {
-    let method = fields.required_text("method")?;
-    let secret = |fields: &mut Fields| fields.required_text("clientSecret").map(Secret::new);
-    let authentication = match method.as_str() {
-        "client_secret_post" => ClientAuthentication::ClientSecretPost(secret(&mut fields)?),
-        "client_secret_basic" => ClientAuthentication::ClientSecretBasic(secret(&mut fields)?),
-        "private_key_jwt" => ClientAuthentication::PrivateKeyJwt(read_signing_key(&mut fields)?),
+fn read_client_authentication(fields: &mut Fields, has_fetch: bool) -> Option<ClientAuthentication> {
+    let method = fields.required_text("method");
+    let mut secret = || Secret::new(fields.required_text("clientSecret"));
+    Some(match method.as_str() {
+        "client_secret_post" => ClientAuthentication::ClientSecretPost(secret()),
+        "client_secret_basic" => ClientAuthentication::ClientSecretBasic(secret()),
+        "private_key_jwt" => ClientAuthentication::PrivateKeyJwt(read_signing_key(fields)?),
         "client_assertion" => {
             // The host says `true` where it has a function, and `false` where it has anything else.
-            match fields.take("clientAssertion") {
-                Some(Value::Bool(true)) => ClientAuthentication::ClientAssertion,
-                Some(_) => return Err(fields.problem("clientAssertion", "must be a function")),
-                None => return Err(fields.problem("clientAssertion", "is required")),
+            let given = fields.take("clientAssertion");
+            if fields.required("clientAssertion", given)? != Value::Bool(true) {
+                fields.wrong("clientAssertion", "must be a function");
             }
+            ClientAuthentication::ClientAssertion
         }
-        "tls_client_auth" if !has_fetch => {
-            let problem = "tls_client_auth needs the option fetch: it is what has the client's certificate";
-            return Err(fields.problem("method", problem));
+        "tls_client_auth" => {
+            if !has_fetch {
+                let problem = "tls_client_auth needs the option fetch: it is what has the client's certificate";
+                fields.wrong("method", problem);
+            }
+            ClientAuthentication::TlsClientAuth
         }
-        "tls_client_auth" => ClientAuthentication::TlsClientAuth,
         "none" => ClientAuthentication::None,
-        _ => return Err(fields.problem("method", &one_of(METHODS))),
-    };
-    fields.finish()?;
-    Ok(authentication)
+        _ => {
+            fields.wrong("method", &one_of(METHODS));
+            return None;
+        }
+    })
 }
 
-fn read_signing_key(fields: &mut Fields) -> Result<SigningKey, Failure> {
-    let algorithm = fields.required_text("algorithm")?;
+fn read_signing_key(fields: &mut Fields) -> Option<SigningKey> {
+    let algorithm = fields.required_text("algorithm");
     let algorithm = SigningAlgorithm::ALL.into_iter().find(|known| known.as_str() == algorithm);
-    let algorithm = algorithm
-        .ok_or_else(|| fields.problem("algorithm", &one_of(SigningAlgorithm::ALL.map(SigningAlgorithm::as_str))))?;
+    let Some(algorithm) = algorithm else {
+        fields.wrong("algorithm", &one_of(SigningAlgorithm::ALL.map(SigningAlgorithm::as_str)));
+        return None;
+    };
     let problem = match fields.take("key") {
         None => Some("is required"),
         Some(Value::String(text)) => problem_of_pem(&text, algorithm),
@@ -124,16 +125,16 @@ fn read_signing_key(fields: &mut Fields) -> Result<SigningKey, Failure> {
         Some(_) => Some("must be a PKCS #8 PEM, a JWK or a CryptoKey"),
     };
     if let Some(problem) = problem {
-        return Err(fields.problem("key", problem));
+        fields.wrong("key", problem);
     }
-    let certificate = match fields.text("certificate")? {
-        Some(text) => Some(
-            Certificate::from_pem(&text)
-                .ok_or_else(|| fields.problem("certificate", "must be a certificate in PEM"))?,
-        ),
-        None => None,
-    };
-    Ok(SigningKey { algorithm, key_id: fields.text("kid")?, certificate })
+    let certificate = fields.text("certificate").and_then(|text| {
+        let certificate = Certificate::from_pem(&text);
+        if certificate.is_none() {
+            fields.wrong("certificate", "must be a certificate in PEM");
+        }
+        certificate
+    });
+    Some(SigningKey { algorithm, key_id: fields.text("kid"), certificate })
 }
 
 /// What is wrong with a key in PEM (RFC 7468 section 10): an unencrypted PKCS #8 key of the algorithm's kind.

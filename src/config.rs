@@ -86,42 +86,15 @@ impl Config {
     /// # Errors
     /// `misconfigured` with the option that is missing, wrong or unknown.
     pub fn read(options: Value, host: HostObjects, parse_url: ParseUrl) -> Result<Self, Failure> {
-        let mut fields = Fields::new("", options)?;
-        let mut servers = vec![AuthorizationServer::read(&mut fields, host.fetch, parse_url)?];
-        let grant = read_grant(&mut fields)?;
-        servers.extend(read_resource_authorization_server(&mut fields, grant, host, parse_url)?);
-        for server in &servers {
-            check_server(server, grant)?;
+        let config = Fields::read("", options, |fields| read_config(fields, host, parse_url))?;
+        for server in &config.servers {
+            check_server(server, config.grant)?;
         }
-        let inspect_assertion = fields.boolean("inspectAssertion")?.unwrap_or(true);
-        let retry = match fields.object("retry")? {
-            Some(fields) => read_retry(fields)?,
-            None => Retry::default(),
-        };
-        let timeout_ms = fields.whole_number("timeoutMs", 1000, 25_000)?.unwrap_or(DEFAULT_TIMEOUT_MS);
-        let max_lifetime_ms =
-            fields.whole_number("maxLifetimeMs", 1000, MAX_LIFETIME_MS)?.unwrap_or(DEFAULT_LIFETIME_MS);
-        let store_secrets = read_store_secrets(&mut fields)?;
-        // For whoever asks a coordinator, which may serve several.
-        fields.text("name")?;
-        fields.finish()?;
-        let sealed = host.store || host.coordinator;
-        if sealed && store_secrets.is_empty() {
+        if (config.has_store || config.has_coordinator) && config.store_secrets.is_empty() {
             let problem = "is required with a store or a coordinator: nothing is kept unsealed";
             return Err(Failure::misconfigured("storeSecrets", problem));
         }
-        Ok(Self {
-            servers,
-            grant,
-            inspect_assertion,
-            retry,
-            timeout_ms,
-            max_lifetime_ms,
-            has_store: host.store,
-            has_coordinator: host.coordinator,
-            store_secrets: if sealed { store_secrets } else { Vec::new() },
-            parse_url,
-        })
+        Ok(config)
     }
 
     /// The issuer of the last leg's server, empty where it is not known.
@@ -130,10 +103,38 @@ impl Config {
     }
 }
 
-fn read_grant(fields: &mut Fields) -> Result<&'static dyn Grant, Failure> {
-    let Some(name) = fields.text("grant")? else { return Ok(grant::default()) };
+fn read_config(fields: &mut Fields, host: HostObjects, parse_url: ParseUrl) -> Option<Config> {
+    let server = AuthorizationServer::read(fields, host.fetch, parse_url);
+    let grant = read_grant(fields);
+    let resource_server = read_resource_authorization_server(fields, grant, host, parse_url);
+    let inspect_assertion = fields.boolean("inspectAssertion").unwrap_or(true);
+    let retry = fields.object("retry", read_retry).unwrap_or_default();
+    let timeout_ms = fields.whole_number("timeoutMs", 1000, 25_000).unwrap_or(DEFAULT_TIMEOUT_MS);
+    let max_lifetime_ms = fields.whole_number("maxLifetimeMs", 1000, MAX_LIFETIME_MS).unwrap_or(DEFAULT_LIFETIME_MS);
+    let store_secrets = read_store_secrets(fields);
+    // For whoever asks a coordinator, which may serve several.
+    fields.text("name");
+    Some(Config {
+        servers: [server?].into_iter().chain(resource_server).collect(),
+        grant,
+        inspect_assertion,
+        retry,
+        timeout_ms,
+        max_lifetime_ms,
+        has_store: host.store,
+        has_coordinator: host.coordinator,
+        store_secrets: if host.store || host.coordinator { store_secrets } else { Vec::new() },
+        parse_url,
+    })
+}
+
+fn read_grant(fields: &mut Fields) -> &'static dyn Grant {
+    let Some(name) = fields.text("grant") else { return grant::default() };
     let grant = grant::ALL.into_iter().find(|grant| grant.name() == name);
-    grant.ok_or_else(|| fields.problem("grant", &one_of(grant::ALL.map(Grant::name))))
+    if grant.is_none() {
+        fields.wrong("grant", &one_of(grant::ALL.map(Grant::name)));
+    }
+    grant.unwrap_or_else(grant::default)
 }
 
 /// The server of the second leg, for a grant that has one.
@@ -142,21 +143,25 @@ fn read_resource_authorization_server(
     grant: &dyn Grant,
     host: HostObjects,
     parse_url: ParseUrl,
-) -> Result<Option<AuthorizationServer>, Failure> {
+) -> Option<AuthorizationServer> {
     const NAME: &str = "resourceAuthorizationServer";
-    match (fields.object(NAME)?, grant.legs().len() > 1) {
-        (None, false) => Ok(None),
-        (None, true) => Err(fields.problem(NAME, &["is required with the grant ", grant.name()].concat())),
-        (Some(_), false) => Err(fields.problem(NAME, &["has no part in the grant ", grant.name()].concat())),
-        (Some(mut own), true) => {
-            let server = AuthorizationServer::read(&mut own, host.fetch, parse_url)?;
-            if server.issuer.is_none() {
-                return Err(own.problem("issuer", "is required: the first leg's assertion is made for it"));
-            }
-            own.finish()?;
-            Ok(Some(server))
+    if grant.legs().len() < 2 {
+        if fields.take(NAME).is_some() {
+            fields.wrong(NAME, &["has no part in the grant ", grant.name()].concat());
         }
+        return None;
     }
+    let server = fields.object(NAME, |own| {
+        let server = AuthorizationServer::read(own, host.fetch, parse_url)?;
+        if server.issuer.is_none() {
+            own.wrong("issuer", "is required: the first leg's assertion is made for it");
+        }
+        Some(server)
+    });
+    if server.is_none() {
+        fields.wrong(NAME, &["is required with the grant ", grant.name()].concat());
+    }
+    server
 }
 
 /// Whether the grant can be had of this server by this client.
@@ -174,21 +179,24 @@ fn check_server(server: &AuthorizationServer, grant: &dyn Grant) -> Result<(), F
     Ok(())
 }
 
-fn read_retry(mut fields: Fields) -> Result<Retry, Failure> {
+fn read_retry(fields: &mut Fields) -> Option<Retry> {
     let default = Retry::default();
-    let attempts = fields.whole_number("attempts", 1, 5)?.unwrap_or(default.attempts);
-    let delay_ms = fields.whole_number("delayMs", 0, 5000)?.unwrap_or(default.delay_ms);
-    fields.finish()?;
-    Ok(Retry { attempts, delay_ms })
+    Some(Retry {
+        attempts: fields.whole_number("attempts", 1, 5).unwrap_or(default.attempts),
+        delay_ms: fields.whole_number("delayMs", 0, 5000).unwrap_or(default.delay_ms),
+    })
 }
 
-fn read_store_secrets(fields: &mut Fields) -> Result<Vec<StoreSecret>, Failure> {
-    let texts = fields.texts("storeSecrets")?;
+fn read_store_secrets(fields: &mut Fields) -> Vec<StoreSecret> {
+    let texts = fields.texts("storeSecrets");
     if texts.len() > MAX_STORE_SECRETS {
-        return Err(fields.problem("storeSecrets", "must list at most 4 secrets"));
+        fields.wrong("storeSecrets", "must list at most 4 secrets");
     }
     let secrets: Option<Vec<_>> = texts.iter().map(|text| StoreSecret::from_base64(text)).collect();
-    secrets.ok_or_else(|| fields.problem("storeSecrets", "must each be at least 32 bytes in base64"))
+    if secrets.is_none() {
+        fields.wrong("storeSecrets", "must each be at least 32 bytes in base64");
+    }
+    secrets.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,36 +1,78 @@
 //! Reading an options object field by field, so that every error names the place and none quotes a value.
+//!
+//! What is wrong is noted as it is met, and the reading goes on; the first note is the error. A branch at each field
+//! would cost kilobytes of wasm.
 
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::url::{ParseUrl, Url};
 
-/// The fields of one object of the options. Each is taken once; [`Fields::finish`] refuses what is left.
+/// The fields of one object of the options. Each is taken once; what is left at the end is unknown.
 pub struct Fields {
     path: String,
     map: Map<String, Value>,
+    problem: Option<Failure>,
 }
 
 impl Fields {
-    /// The fields of `value`, which stands at `path` (empty for the options themselves).
+    /// Reads `value`, which stands at `path` (empty for the options themselves), by `read`, which gives `None` only
+    /// where it has noted what is wrong.
     ///
     /// # Errors
-    /// `misconfigured` where it is no object.
-    pub fn new(path: &str, value: Value) -> Result<Self, Failure> {
-        match value {
-            Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
-            _ if path.is_empty() => Err(Failure::misconfigured("options", "must be an object")),
-            _ => Err(Failure::misconfigured(path, "must be an object")),
+    /// `misconfigured` with the first field that is missing, wrong or unknown.
+    pub fn read<T>(path: &str, value: Value, read: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, Failure> {
+        let mut fields = Self::open(path.to_owned(), value);
+        let result = read(&mut fields);
+        match (fields.close(), result) {
+            (None, Some(result)) => Ok(result),
+            (problem, _) => Err(problem.unwrap_or_else(Failure::unasked)),
         }
     }
 
-    /// The path of the field `name`, for example `clientAuthentication.method`.
-    pub fn path(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    /// The fields of `value`; none, and a note, where it is no object.
+    #[inline(never)]
+    fn open(path: String, value: Value) -> Self {
+        match value {
+            Value::Object(map) => Self { path, map, problem: None },
+            _ => {
+                let place = if path.is_empty() { "options" } else { &path };
+                let problem = Some(Failure::misconfigured(place, "must be an object"));
+                Self { path, map: Map::new(), problem }
+            }
+        }
     }
 
-    /// An error about the field `name`; `problem` ends the sentence.
-    pub fn problem(&self, name: &str, problem: &str) -> Failure {
-        Failure::misconfigured(&self.path(name), problem)
+    /// The first note, which may be of a field that nobody asked for.
+    #[inline(never)]
+    fn close(mut self) -> Option<Failure> {
+        let unknown = self.map.iter().find(|(_, value)| !value.is_null()).map(|(name, _)| name.clone());
+        if let Some(name) = unknown {
+            self.wrong(&name, "is not a known option");
+        }
+        self.problem
+    }
+
+    /// The path of the field `name`, for example `clientAuthentication.method`.
+    #[inline(never)]
+    pub fn path(&self, name: &str) -> String {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        [&self.path, dot, name].concat()
+    }
+
+    /// Notes what is wrong with the field `name`; `problem` ends the sentence.
+    #[inline(never)]
+    pub fn wrong(&mut self, name: &str, problem: &str) {
+        let failure = Failure::misconfigured(&self.path(name), problem);
+        self.problem.get_or_insert(failure);
+    }
+
+    /// Notes that the field `name` is required where it is absent.
+    pub fn required<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.wrong(name, "is required");
+        }
+        value
     }
 
     /// Takes a field of any type; `null` counts as absent.
@@ -39,71 +81,80 @@ impl Fields {
     }
 
     /// Takes a non-empty string.
-    ///
-    /// # Errors
-    /// `misconfigured` where it is something else.
-    pub fn text(&mut self, name: &str) -> Result<Option<String>, Failure> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.trim_ascii().is_empty() => Ok(Some(text)),
-            Some(_) => Err(self.problem(name, "must be a non-empty string")),
+    #[inline(never)]
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        match self.take(name)? {
+            Value::String(text) if !text.trim_ascii().is_empty() => return Some(text),
+            _ => self.wrong(name, "must be a non-empty string"),
         }
+        None
     }
 
-    /// Takes an object.
-    ///
-    /// # Errors
-    /// `misconfigured` where it is something else.
-    pub fn object(&mut self, name: &str) -> Result<Option<Self>, Failure> {
-        let path = self.path(name);
-        self.take(name).map(|value| Self::new(&path, value)).transpose()
+    /// Takes a non-empty string that must be there; an empty one stands for what is wrong.
+    #[inline(never)]
+    pub fn required_text(&mut self, name: &str) -> String {
+        let text = self.text(name);
+        self.required(name, text).unwrap_or_default()
+    }
+
+    /// Takes a URL.
+    #[inline(never)]
+    pub fn url(&mut self, name: &str, parse_url: ParseUrl) -> Option<Url> {
+        match Url::new(&self.text(name)?, parse_url) {
+            Ok(url) => return Some(url),
+            Err(problem) => self.wrong(name, problem),
+        }
+        None
+    }
+
+    /// Takes an object, and reads it as [`Fields::read`] does.
+    pub fn object<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let value = self.take(name)?;
+        self.nested(name, value, read)
+    }
+
+    /// Reads an object that was taken already, and belongs at `name`.
+    pub fn nested<T>(&mut self, name: &str, value: Value, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let mut fields = Self::open(self.path(name), value);
+        let result = read(&mut fields);
+        match fields.close() {
+            None => return result,
+            Some(problem) => self.problem.get_or_insert(problem),
+        };
+        None
     }
 
     /// Takes `true` or `false`.
-    ///
-    /// # Errors
-    /// `misconfigured` where it is something else.
-    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, Failure> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(value)),
-            Some(_) => Err(self.problem(name, "must be a boolean")),
+    pub fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.take(name)? {
+            Value::Bool(value) => return Some(value),
+            _ => self.wrong(name, "must be a boolean"),
         }
-    }
-
-    /// Takes a non-empty string that must be there.
-    ///
-    /// # Errors
-    /// `misconfigured` where it is absent or something else.
-    pub fn required_text(&mut self, name: &str) -> Result<String, Failure> {
-        self.text(name)?.ok_or_else(|| self.problem(name, "is required"))
+        None
     }
 
     /// Takes one string or a list of strings, none of them empty. Absent is an empty list.
-    ///
-    /// # Errors
-    /// `misconfigured` where it is something else.
-    pub fn texts(&mut self, name: &str) -> Result<Vec<String>, Failure> {
+    #[inline(never)]
+    pub fn texts(&mut self, name: &str) -> Vec<String> {
         let values = match self.take(name) {
-            None => return Ok(Vec::new()),
+            None => return Vec::new(),
             Some(Value::Array(values)) => values,
             Some(value) => vec![value],
         };
-        values
-            .into_iter()
-            .map(|value| match value {
-                Value::String(text) if !text.trim_ascii().is_empty() => Ok(text),
-                _ => Err(self.problem(name, "must be a non-empty string or a list of them")),
-            })
-            .collect()
+        let mut texts = Vec::with_capacity(values.len());
+        for value in values {
+            match value {
+                Value::String(text) if !text.trim_ascii().is_empty() => texts.push(text),
+                _ => self.wrong(name, "must be a non-empty string or a list of them"),
+            }
+        }
+        texts
     }
 
     /// Takes a whole number between `least` and `most`.
-    ///
-    /// # Errors
-    /// `misconfigured` where it is something else.
-    pub fn whole_number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
-        let Some(value) = self.take(name) else { return Ok(None) };
+    #[inline(never)]
+    pub fn whole_number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
+        let value = self.take(name)?;
         // JavaScript's numbers arrive as floats.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
         let number = value.as_u64().or_else(|| {
@@ -112,22 +163,11 @@ impl Fields {
                 .filter(|number| number.fract() == 0.0 && (0.0..1e15).contains(number))
                 .map(|number| number as u64)
         });
-        match number.filter(|number| (least..=most).contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => Err(self.problem(name, &format!("must be a whole number from {least} to {most}"))),
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.wrong(name, &format!("must be a whole number from {least} to {most}"));
         }
-    }
-
-    /// Ends the reading.
-    ///
-    /// # Errors
-    /// `misconfigured` with the first field that nobody asked for.
-    pub fn finish(self) -> Result<(), Failure> {
-        let unknown = self.map.iter().find(|(_, value)| !value.is_null());
-        match unknown {
-            Some((name, _)) => Err(self.problem(name, "is not a known option")),
-            None => Ok(()),
-        }
+        number
     }
 }
 

@@ -59,7 +59,7 @@ impl Entry {
     /// said.
     pub fn renew_at(&self) -> Timestamp {
         let serving_ms = self.serve_until().after(self.minted_at);
-        self.minted_at.plus(serving_ms / 5 * 4).min(self.token.refresh_at)
+        self.minted_at.plus((serving_ms / 5).saturating_mul(4)).min(self.token.refresh_at)
     }
 
     /// Until when it is served where a renewal has failed as unavailable or throttled.

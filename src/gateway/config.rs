@@ -1,6 +1,6 @@
 //! The gateway's configuration: its servers by name, who may call them, and what they get.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::fields::Fields;
@@ -68,28 +68,7 @@ impl GatewayConfig {
             let problem = "cannot be that of a gateway, which holds neither ID tokens nor SAML assertions";
             return Err(Failure::misconfigured("exchanger.grant", problem));
         }
-        let mut fields = Fields::new("", config)?;
-        let origin = read_url(&mut fields, "publicOrigin", parse_url)?;
-        let origin = origin.ok_or_else(|| fields.problem("publicOrigin", "is required"))?;
-        if origin.components().path != "/" || origin.components().has_query {
-            return Err(fields.problem("publicOrigin", "must be an origin, without a path"));
-        }
-        let servers = match fields.take("servers") {
-            Some(Value::Object(servers)) if !servers.is_empty() => servers,
-            _ => return Err(fields.problem("servers", "must name at least one server")),
-        };
-        fields.finish()?;
-        let mut known = Vec::with_capacity(servers.len());
-        for (name, value) in servers {
-            let path = format!("servers.{name}");
-            if !is_name(&name) {
-                let problem = "must be a name of letters, digits, - and _, at most 64 of them";
-                return Err(Failure::misconfigured(&path, problem));
-            }
-            let server = read_server(Fields::new(&path, value)?, parse_url)?;
-            known.push((name, server));
-        }
-        Ok(Self { public_origin: origin.origin().to_owned(), servers: known })
+        Fields::read("", config, |fields| read_gateway(fields, parse_url))
     }
 
     /// The server of this name.
@@ -108,80 +87,99 @@ impl GatewayConfig {
     }
 }
 
+fn read_gateway(fields: &mut Fields, parse_url: ParseUrl) -> Option<GatewayConfig> {
+    let origin = fields.url("publicOrigin", parse_url);
+    let origin = fields.required("publicOrigin", origin);
+    if origin.as_ref().is_some_and(|origin| origin.components().path != "/" || origin.components().has_query) {
+        fields.wrong("publicOrigin", "must be an origin, without a path");
+    }
+    let servers = match fields.take("servers") {
+        Some(Value::Object(servers)) => servers,
+        _ => Map::new(),
+    };
+    if servers.is_empty() {
+        fields.wrong("servers", "must name at least one server");
+    }
+    let mut known = Vec::with_capacity(servers.len());
+    for (name, value) in servers {
+        let path = ["servers.", &name].concat();
+        if !is_name(&name) {
+            fields.wrong(&path, "must be a name of letters, digits, - and _, at most 64 of them");
+        }
+        let server = fields.nested(&path, value, |own| read_server(own, parse_url));
+        known.extend(server.map(|server| (name, server)));
+    }
+    Some(GatewayConfig { public_origin: origin?.origin().to_owned(), servers: known })
+}
+
 /// Whether `name` can stand in a path as it is.
 fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_LENGTH).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-fn read_server(mut fields: Fields, parse_url: ParseUrl) -> Result<Server, Failure> {
-    let transport = fields.required_text("type")?;
-    let obo = fields.take("obo");
+fn read_server(fields: &mut Fields, parse_url: ParseUrl) -> Option<Server> {
+    let transport = fields.required_text("type");
+    let obo = fields.object("obo", read_on_behalf_of);
     if HEADERLESS_TRANSPORTS.contains(&transport.as_str()) && obo.is_some() {
-        return Err(
-            fields.problem("obo", &format!("cannot be used with {transport}, which carries no request headers"))
-        );
+        let problem = ["cannot be used with ", &transport, ", which carries no request headers"].concat();
+        fields.wrong("obo", &problem);
     }
     if transport != "streamable-http" {
-        return Err(fields.problem("type", "must be \"streamable-http\""));
+        fields.wrong("type", "must be \"streamable-http\"");
     }
-    let url = read_url(&mut fields, "url", parse_url)?.ok_or_else(|| fields.problem("url", "is required"))?;
-    let inbound = fields.take("inbound").ok_or_else(|| fields.problem("inbound", "is required"))?;
-    let inbound = read_inbound(Fields::new(&fields.path("inbound"), inbound)?, parse_url)?;
-    let obo = obo.ok_or_else(|| fields.problem("obo", "is required: without it nothing would reach the server"))?;
-    let obo = read_on_behalf_of(Fields::new(&fields.path("obo"), obo)?)?;
-    fields.finish()?;
-    Ok(Server { url, inbound, obo })
+    let url = fields.url("url", parse_url);
+    let url = fields.required("url", url);
+    let inbound = fields.object("inbound", |own| read_inbound(own, parse_url));
+    let inbound = fields.required("inbound", inbound);
+    if obo.is_none() {
+        fields.wrong("obo", "is required: without it nothing would reach the server");
+    }
+    Some(Server { url: url?, inbound: inbound?, obo: obo? })
 }
 
-fn read_inbound(mut fields: Fields, parse_url: ParseUrl) -> Result<Inbound, Failure> {
-    let issuer = fields.required_text("issuer")?;
+fn read_inbound(fields: &mut Fields, parse_url: ParseUrl) -> Option<Inbound> {
+    let issuer = fields.required_text("issuer");
     // Compared letter by letter with `iss`, so kept as it was written.
     if let Err(problem) = Url::new(&issuer, parse_url) {
-        return Err(fields.problem("issuer", problem));
+        fields.wrong("issuer", problem);
     }
-    let jwks_uri = read_url(&mut fields, "jwksUri", parse_url)?;
-    let audience = required_texts(&mut fields, "audience")?;
-    let scopes = read_scopes(&mut fields)?;
-    fields.finish()?;
-    Ok(Inbound { issuer, jwks_uri, audience, scopes })
+    let jwks_uri = fields.url("jwksUri", parse_url);
+    let audience = required_texts(fields, "audience");
+    let scopes = read_scopes(fields);
+    Some(Inbound { issuer, jwks_uri, audience, scopes })
 }
 
-fn read_on_behalf_of(mut fields: Fields) -> Result<OnBehalfOf, Failure> {
-    let scopes = read_scopes(&mut fields)?;
-    let resource = fields.texts("resource")?;
-    let audience = fields.texts("audience")?;
-    let consent_scope = fields.text("consentScope")?;
+fn read_on_behalf_of(fields: &mut Fields) -> Option<OnBehalfOf> {
+    let scopes = read_scopes(fields);
+    let resource = fields.texts("resource");
+    let audience = fields.texts("audience");
+    let consent_scope = fields.text("consentScope");
     if consent_scope.as_deref().is_some_and(|scope| !is_scope(scope)) {
-        return Err(fields.problem("consentScope", "must be a scope token"));
+        fields.wrong("consentScope", "must be a scope token");
     }
-    fields.finish()?;
-    Ok(OnBehalfOf { scopes, resource, audience, consent_scope })
+    Some(OnBehalfOf { scopes, resource, audience, consent_scope })
 }
 
-fn read_url(fields: &mut Fields, name: &'static str, parse_url: ParseUrl) -> Result<Option<Url>, Failure> {
-    match fields.text(name)? {
-        Some(text) => Url::new(&text, parse_url).map(Some).map_err(|problem| fields.problem(name, problem)),
-        None => Ok(None),
+fn required_texts(fields: &mut Fields, name: &str) -> Vec<String> {
+    let texts = fields.texts(name);
+    if texts.is_empty() {
+        fields.wrong(name, "is required");
     }
+    texts
 }
 
-fn required_texts(fields: &mut Fields, name: &'static str) -> Result<Vec<String>, Failure> {
-    let texts = fields.texts(name)?;
-    if texts.is_empty() { Err(fields.problem(name, "is required")) } else { Ok(texts) }
-}
-
-fn read_scopes(fields: &mut Fields) -> Result<Vec<String>, Failure> {
-    let scopes: Vec<String> = required_texts(fields, "scopes")?
+fn read_scopes(fields: &mut Fields) -> Vec<String> {
+    let scopes: Vec<String> = required_texts(fields, "scopes")
         .iter()
         .flat_map(|texts| texts.split(' '))
         .filter(|scope| !scope.is_empty())
         .map(str::to_owned)
         .collect();
     if scopes.is_empty() || !scopes.iter().all(|scope| is_scope(scope)) {
-        return Err(fields.problem("scopes", "must be scope tokens separated by spaces"));
+        fields.wrong("scopes", "must be scope tokens separated by spaces");
     }
-    Ok(scopes)
+    scopes
 }
 
 /// RFC 6749 section 3.3, scope-token.
