@@ -12,8 +12,9 @@ export class TokenExchanger {
    */
   exchange(request: ExchangeRequest, ctx?: ExchangeContext): Promise<ExchangedToken>;
   /**
-   * Forgets the token for `request`, in memory and in the store.
-   * @throws {ExchangeError} `unavailable` where the store did not remove it.
+   * Forgets the token for `request`, in memory, the store and the coordinator. Here it does not come back, whatever
+   * the store still answers; another isolate's memory is not reached.
+   * @throws {ExchangeError} `unavailable` where the store or the coordinator did not remove it.
    */
   evict(request: ExchangeRequest): Promise<void>;
   /** Counters since the isolate started, or since its WebAssembly instance was replaced. */
@@ -49,7 +50,14 @@ export interface ExchangerOptions {
   inspectAssertion?: boolean;
   /** A Workers KV namespace, or anything with its `get`, `put` and `delete`. Needs `storeSecrets`. */
   store?: KeyValueStore | null;
-  /** What seals the store's entries: at least 32 bytes in base64 each, newest first, at most 4. */
+  /**
+   * Durable Objects of a class of `obo-edge/coordinator`: each exchange is made once in the world, and not once in each
+   * isolate. Needs `storeSecrets`. Gets at most 60 % of `timeoutMs`; where it fails, the isolate exchanges by itself.
+   */
+  coordinator?: Coordinators | null;
+  /** Which of several exchangers this is, for a coordinator that serves them all. */
+  name?: string;
+  /** What seals and names entries: at least 32 bytes in base64 each, newest first, at most 4. */
   storeSecrets?: string | readonly string[];
   /** What sends token requests: a function like `fetch`, or a binding that has one. */
   fetch?: typeof fetch | { fetch: typeof fetch };
@@ -102,6 +110,13 @@ export interface KeyValueStore {
   delete(name: string): Promise<void>;
 }
 
+/** A namespace of Durable Objects, or one of its jurisdictions. */
+export interface Coordinators {
+  idFromName(name: string): unknown;
+  // Its objects are Cloudflare's to declare; what is called is the class of `obo-edge/coordinator`.
+  get(id: never): unknown;
+}
+
 export interface ExchangeRequest {
   /** The user's access token, verified; for `identity-assertion` an ID token or SAML assertion. */
   assertion: string;
@@ -146,7 +161,7 @@ export interface ExchangedToken {
   /** The granted scopes, separated by spaces. */
   scope: string;
   issuedTokenType?: string;
-  /** Where it came from; `flight`: an exchange that another call had begun. */
+  /** Where it came from; `store`: or from what a coordinator kept; `flight`: an exchange that another call had begun. */
   source: "memory" | "store" | "flight" | "issuer";
 }
 
@@ -203,7 +218,12 @@ export interface ExchangeEvent {
     | "seal_failure"
     | "eviction"
     | "metadata_request"
-    | "metadata_failure";
+    | "metadata_failure"
+    | "coordinator_hit"
+    | "coordinator_failure"
+    | "renewal"
+    | "throttle"
+    | "remembered_failure";
   /** Which token request of the exchange, from 1. */
   attempt?: number;
   /** Milliseconds until the next one. */
@@ -230,6 +250,15 @@ export interface ExchangerStats {
   /** Requests for an issuer's metadata, and how often it could not be had. */
   metadataRequests: number;
   metadataFailures: number;
+  /** Tokens from the coordinator, and how often the exchange went on without it. */
+  coordinatorHits: number;
+  coordinatorFailures: number;
+  /** Renewals in the background. */
+  renewals: number;
+  /** Token requests that did not leave, because the identity provider throttles. */
+  throttles: number;
+  /** Calls that failed as the same one did a moment ago. */
+  rememberedFailures: number;
   /** Flights under way now. */
   flights: number;
   memoryEntries: number;
