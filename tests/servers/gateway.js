@@ -17,6 +17,7 @@ const workerEntry = fileURLToPath(new URL("../../pkg/worker.js", import.meta.url
  * @param {string} [options.workerdPath] another workerd binary than that Miniflare's own
  * @param {number} [options.port] default: any free port
  * @param {string} [options.entry] another Worker than pkg/worker.js
+ * @param {boolean} [options.coordinator] whether it has the Durable Objects of its class Coordinator; default: not
  * @param {(line: string) => void} [options.onLog] called for each line the Worker logs
  */
 export async function startGateway({
@@ -27,6 +28,7 @@ export async function startGateway({
   workerdPath,
   port,
   entry = workerEntry,
+  coordinator = false,
   onLog,
 }) {
   // The Worker names its own origin in challenges, so the port has to be known before it starts.
@@ -42,6 +44,7 @@ export async function startGateway({
     modules: await bundleWorker(entry),
     bindings: { OBO_CONFIG: { publicOrigin: url, ...config }, ...variables, ...secrets },
     kvNamespaces: ["OBO_STORE"],
+    ...(coordinator && { durableObjects: { OBO_COORDINATOR: { className: "Coordinator", useSQLite: true } } }),
     // A look-up of this machine's location has no place in a test.
     cf: false,
     handleStructuredLogs({ level, message }) {

@@ -94,6 +94,7 @@ async function startServers() {
       OBO_STORE_SECRETS: randomBytes(32).toString("base64"),
     },
     variables: { OBO_LOG: "events" },
+    coordinator: true,
   }), ({ url }) => url);
   return { identityProvider, mcpServer, gateway, url: `${gateway.url}/mcp/files` };
 }
@@ -213,6 +214,9 @@ async function showWhatIsKept({ gateway }) {
   print(`log: ${gateway.logs.length} lines`);
   const revealing = [...values, ...gateway.logs].filter((text) => jsonWebToken.test(text));
   expect("tokens are kept in Workers KV", keys.length > 0, true);
+  const byCoordinator = gateway.logs.filter((line) => line.includes("coordinator_hit")).length;
+  print(`exchanges by the coordinator: ${byCoordinator}`);
+  expect("the coordinator made each token", byCoordinator > 0 && !gateway.logs.some((line) => line.includes("coordinator_failure")), true);
   expect("no token can be read in the store or in the log", revealing.length, 0);
 }
 
@@ -273,7 +277,7 @@ async function initialize(url, token) {
 function countingFetch(sources) {
   return async (input, init) => {
     const response = await fetch(input, init);
-    const source = /\bobo;desc="?(\w+)/.exec(response.headers.get("server-timing") ?? "")?.[1] ?? "unnamed";
+    const source = /\bobo;[^,]*\bdesc="?(\w+)/.exec(response.headers.get("server-timing") ?? "")?.[1] ?? "unnamed";
     sources[source] = (sources[source] ?? 0) + 1;
     return response;
   };
