@@ -175,6 +175,11 @@ test("the counters say what happened", async () => {
     evictions: 0,
     metadataRequests: 0,
     metadataFailures: 0,
+    coordinatorHits: 0,
+    coordinatorFailures: 0,
+    renewals: 0,
+    throttles: 0,
+    rememberedFailures: 0,
     flights: 0,
     memoryEntries: 1,
   });

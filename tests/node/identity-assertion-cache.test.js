@@ -94,19 +94,23 @@ test("where the fresh one is refused too, the assertion is rejected after that o
 });
 
 test("a fresh ID-JAG that is refused is rejected at once, and not kept", async (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
   const servers = await twoServers(t, { second: { token: (_request, count) => (count === 1 ? invalidGrant : undefined) } });
   const exchanger = twoLegExchanger(servers);
   const asked = request();
   assert.deepEqual(outline(await failureOf(exchanger.exchange(asked))), rejected);
   assert.deepEqual(legs(servers), [1, 1]);
+  t.mock.timers.tick(60_000);
   assert.equal((await exchanger.exchange(asked)).source, "issuer");
   assert.deepEqual(legs(servers), [2, 2]);
 });
 
 test("a refusal of the client or the scope is no refusal of the ID-JAG", async (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
   for (const answer of [errorAnswer("invalid_client", {}, 401), errorAnswer("invalid_scope")]) {
     const { servers, exchanger, asked } = await keptIdJag(t, { second: (_request, count) => (count === 2 ? answer : undefined) });
     assert.equal((await failureOf(exchanger.exchange(asked))).reason, "misconfigured");
+    t.mock.timers.tick(10_000);
     await exchanger.exchange(asked);
     assert.deepEqual(legs(servers), [1, 3]);
   }

@@ -245,6 +245,7 @@ test("a kept one and its successor that are both refused end as rejected", async
 });
 
 test("a fresh identity assertion that is refused is rejected after one try, and not kept", async (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
   const { legs, exchangerFor } = await twoServers(t, { redeem: (count) => (count === 1 ? refusedGrant : undefined) });
   const exchanger = exchangerFor({ retry: { attempts: 3, delayMs: 1 } });
   const request = requestOf("ada");
@@ -252,6 +253,7 @@ test("a fresh identity assertion that is refused is rejected after one try, and 
   assert.deepEqual(outline(error), rejected);
   assert.deepEqual([error.status, error.error], [400, "invalid_grant"]);
   assert.deepEqual(legs(), [1, 1]);
+  t.mock.timers.tick(60_000);
   assert.equal((await exchanger.exchange(request)).accessToken, "token-of-ada-2");
   assert.deepEqual(legs(), [2, 2]);
 });

@@ -79,11 +79,14 @@ test("a hundred calls at once read the store once and write it once", async () =
   assert.deepEqual([store.gets.length, store.puts.length], [1, 1]);
 });
 
-test("a failure is everybody's who waited for it, and not the next caller's", async () => {
+test("a failure is everybody's who waited for it, and the next caller's until it is forgotten", async (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
   const { exchanger, requests, request } = slow((_form, _init, count) => (count === 1 ? errorResponse(400, { error: "invalid_client" }) : undefined));
   const errors = await Promise.all(times(100, () => failureOf(exchanger.exchange(request))));
   assert.deepEqual(new Set(errors.map(({ reason }) => reason)), new Set(["misconfigured"]));
+  assert.equal((await failureOf(exchanger.exchange(request))).reason, "misconfigured");
   assert.equal(requests.length, 1);
+  t.mock.timers.tick(10_000);
   assert.equal((await exchanger.exchange(request)).source, "issuer");
 });
 

@@ -89,7 +89,7 @@ const additionalData = (digest) => Buffer.concat([Buffer.from("2."), digest]);
 
 /** Opens an envelope: "2.", then nonce, ciphertext and tag in base64url. */
 function open(value, secret, digest, request) {
-  assert.match(value, /^1\.[A-Za-z0-9_-]+$/);
+  assert.match(value, /^2\.[A-Za-z0-9_-]+$/);
   const envelope = Buffer.from(value.slice(2), "base64url");
   const decipher = createDecipheriv("aes-256-gcm", sealingKey(secret, digest, request), envelope.subarray(0, 12));
   decipher.setAAD(additionalData(digest));
@@ -105,11 +105,11 @@ function seal(plain, secret, digest, request) {
   return `2.${Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString("base64url")}`;
 }
 
-/** Three instants in milliseconds, then four texts, each after its length in four bytes (src/cache/entry.rs). */
+/** Four instants in milliseconds, the last of which may never come, then four texts, each after its length in four bytes (src/cache/entry.rs). */
 function readEntry(plain) {
-  const [mintedAt, expiresAt, bound] = [0, 8, 16].map((at) => Number(plain.readBigUInt64BE(at)));
+  const [mintedAt, expiresAt, bound, refreshAt] = [0, 8, 16, 24].map((at) => Number(plain.readBigUInt64BE(at)));
   const texts = [];
-  let at = 24;
+  let at = 32;
   while (at < plain.length) {
     const length = plain.readUInt32BE(at);
     texts.push(plain.subarray(at + 4, at + 4 + length).toString());
@@ -117,16 +117,18 @@ function readEntry(plain) {
   }
   assert.equal(texts.length, 4);
   const [accessToken, tokenType, scopes, issuedTokenType] = texts;
-  return { mintedAt, expiresAt, bound, accessToken, tokenType, scope: scopes, issuedTokenType };
+  return { mintedAt, expiresAt, bound, refreshAt, accessToken, tokenType, scope: scopes, issuedTokenType };
 }
 
-function writeEntry({ mintedAt, expiresAt, bound, accessToken, tokenType = "Bearer", scope: scopes = scope, issuedTokenType = "" }) {
+const noInstant = 2n ** 64n - 1n;
+
+function writeEntry({ mintedAt, expiresAt, bound, refreshAt = noInstant, accessToken, tokenType = "Bearer", scope: scopes = scope, issuedTokenType = "" }) {
   const texts = [accessToken, tokenType, scopes, issuedTokenType].map((text) => {
     const length = Buffer.alloc(4);
     length.writeUInt32BE(Buffer.byteLength(text));
     return Buffer.concat([length, Buffer.from(text)]);
   });
-  return Buffer.concat([uint(mintedAt, 8), uint(expiresAt, 8), uint(bound, 8), ...texts]);
+  return Buffer.concat([...[mintedAt, expiresAt, bound, refreshAt].map((instant) => uint(instant, 8)), ...texts]);
 }
 
 // --- Exchangers on one store ---
