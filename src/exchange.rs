@@ -315,10 +315,9 @@ impl Exchange {
         let user_alone =
             failure.status != Some(429) && leg.is_some_and(|leg| leg.throttles_the_user_alone(&failure.error_codes));
         let user = user_alone.then(|| key::user(&self.request, self.assertion.digest));
-        // The first to be told may try once more, as others must not.
-        if !common.throttles.hold(Throttled { server: self.leg, user }, failure, now) {
-            self.passed = None;
-        }
+        // The first to be told may try once more, as others must not, and so finds out.
+        let is_news = common.throttles.hold(Throttled { server: self.leg, user }, failure, now);
+        self.passed = is_news.then_some(Pass::Probe);
     }
 
     /// Begins with the first leg whose result is not at hand.

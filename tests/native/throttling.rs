@@ -79,6 +79,15 @@ fn a_probe_that_is_refused_for_another_reason_lifts_the_hold_and_one_that_breaks
 }
 
 #[test]
+fn the_second_try_of_who_was_told_first_lifts_the_hold() {
+    let mut world = World::new();
+    world.answers.push_back(too_many(None));
+    assert_eq!(world.ask(&of("ann")).unwrap().1, Source::Issuer);
+    assert_eq!(world.ask(&of("bob")).unwrap().1, Source::Issuer);
+    assert_eq!(world.posted.len(), 3);
+}
+
+#[test]
 fn of_many_who_are_told_at_once_only_the_first_tries_again() {
     let mut world = World::new();
     world.otherwise = too_many(None);

@@ -39,7 +39,7 @@ before(async () => {
       [...Object.keys(uselessKeys), "redirect", "silent"].forEach((what, index) => {
         servers[`keys-${index}`] = serverOf(parts, { inbound: { jwksUri: keysAt(what) } });
       });
-      return { gateway: { servers }, cold: {}, fresh: {} };
+      return { gateway: { servers }, cold: {}, fresh: {}, throttled: {} };
     },
   });
 });
@@ -118,7 +118,11 @@ test("a throttled user is answered 503 with Retry-After, never 401, and asked fo
 
 test("a throttled client is answered 503 with the identity provider's Retry-After", async () => {
   world.identityProvider.faults.push({ status: 429, headers: { "retry-after": "77" }, body: {} }, 2);
-  assertRetryAfter(await fail(), 77);
+  assertRetryAfter(await fail(undefined, { gateway: "throttled" }), 77);
+  const held = await fail(undefined, { gateway: "throttled" });
+  assert.equal(held.status, 503);
+  assert.ok(Number(held.headers["retry-after"]) <= 77);
+  assert.equal(world.reached().tokenEndpoint, 1, "another user's request does not leave");
 });
 
 for (const fault of [503, 500, 502, 408, "reset"]) {
