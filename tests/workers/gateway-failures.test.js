@@ -168,13 +168,19 @@ test("an assertion that the identity provider refuses is answered 401 invalid_to
   assert.equal(parametersOf(headers["www-authenticate"]).error, "invalid_token");
 });
 
-test("after each failure the same user gets through", async () => {
-  const token = await world.mint({ subject: "recovers" });
-  for (const fault of ["html", { status: 400, body: { error: "invalid_client" } }]) {
+test("after a failure that may be over at once the same user gets through, after a remembered one another user does", async () => {
+  const [token, other] = await Promise.all(["recovers", "is-another"].map((subject) => world.mint({ subject })));
+  for (const fault of ["html", "redirect"]) {
     world.identityProvider.faults.push(fault);
     assert.notEqual((await world.call({ token, body: "{}" })).status, 200);
   }
   assert.equal((await world.call({ token, body: "{}" })).status, 200);
+  const { tokenEndpoint } = world.reached();
+  world.identityProvider.faults.push({ status: 400, body: { error: "invalid_client" } });
+  const refused = await world.mint({ subject: "is-refused" });
+  for (const again of [1, 2]) assert.equal((await world.call({ token: refused, body: "{}" })).status, 500, `${again}`);
+  assert.equal((await world.call({ token: other, body: "{}" })).status, 200);
+  assert.equal(world.reached().tokenEndpoint, tokenEndpoint + 2);
 });
 
 test("keys that cannot be fetched are 503 with Retry-After for good and forged tokens, never 401", async () => {
