@@ -20,6 +20,9 @@ use crate::time::Timestamp;
 const GRACE_MS: u64 = 100;
 /// How long an outcome stays for those who were told of it, in milliseconds.
 const OUTCOME_MS: u64 = 5000;
+/// Of more flights than this the oldest go once they have landed. Who comes too late for an outcome finds its token in
+/// memory.
+const MANY_FLIGHTS: usize = 4096;
 /// A clock that went back by more than this, in milliseconds, makes every flight an old one.
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 /// No flight stays longer than this, in milliseconds: the longest time-out and the outcome's.
@@ -212,6 +215,11 @@ impl FlightTable {
         if let Some(flight) = flight {
             flight.leaves_at = now.plus(OUTCOME_MS);
             flight.state = State::Landed(outcome);
+        }
+        while self.flights.len() > MANY_FLIGHTS
+            && self.flights.front().is_some_and(|flight| flight.outcome().is_some())
+        {
+            self.flights.pop_front();
         }
     }
 

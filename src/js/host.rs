@@ -107,20 +107,26 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
 /// A timer of the runtime's. Dropped, it is cleared.
 struct Timer {
     id: JsValue,
+    resolve: JsValue,
     over: JsFuture,
 }
 
 impl Timer {
     fn new(milliseconds: u64) -> Self {
-        let mut id = JsValue::UNDEFINED;
-        let over = Promise::new(&mut |resolve, _| id = set_timeout(&resolve, milliseconds as f64));
-        Self { id, over: JsFuture::from(over) }
+        let (mut id, mut resolve) = (JsValue::UNDEFINED, JsValue::UNDEFINED);
+        let over = Promise::new(&mut |function, _| {
+            id = set_timeout(&function, milliseconds as f64);
+            resolve = function.into();
+        });
+        Self { id, resolve, over: JsFuture::from(over) }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
         clear_timeout(&self.id);
+        // What awaits a promise is freed when it is settled, and never before.
+        let _ = self.resolve.unchecked_ref::<Function>().call0(&JsValue::UNDEFINED);
     }
 }
 
