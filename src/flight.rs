@@ -216,8 +216,7 @@ impl FlightTable {
             flight.leaves_at = now.plus(OUTCOME_MS);
             flight.state = State::Landed(outcome);
         }
-        while self.flights.len() > MANY_FLIGHTS
-            && self.flights.front().is_some_and(|flight| flight.outcome().is_some())
+        while self.flights.len() > MANY_FLIGHTS && self.flights.front().is_some_and(|flight| flight.outcome().is_some())
         {
             self.flights.pop_front();
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use obo_edge::assertion::AssertionFacts;
 use obo_edge::call::Source;
+use obo_edge::exchanger::EvictionCause;
 use obo_edge::failure::{FailureReason, TransportFailure};
+use obo_edge::journal::EventKind;
 use obo_edge::request::Request;
 use proptest::prelude::*;
 
@@ -54,7 +56,9 @@ enum Move {
         flight: prop::sample::Index,
         bell: Bell,
     },
-    Evicts(Asked),
+    Evicts(Asked, EvictionCause),
+    /// What was in the store before the last eviction is there again.
+    StoreGoesBack,
     StoreIs(Reading, u64),
     ClockJumps(i64),
 }
@@ -99,7 +103,10 @@ fn step() -> impl Strategy<Value = Move> {
         6 => prop_oneof![3 => 1..500_u64, 2 => 500..12_000_u64, 1 => 30_000..900_000_u64].prop_map(Move::Advances),
         4 => (answer(), prop::bool::weighted(0.2)).prop_map(|(answer, for_good)| Move::Answers { answer, for_good }),
         2 => (any::<prop::sample::Index>(), bell()).prop_map(|(flight, bell)| Move::Vanishes { flight, bell }),
-        1 => asked().prop_map(Move::Evicts),
+        2 => (asked(), prop::bool::ANY).prop_map(|(asked, refused)| {
+            Move::Evicts(asked, if refused { EvictionCause::Refused } else { EvictionCause::Asked })
+        }),
+        1 => Just(Move::StoreGoesBack),
         1 => (
             prop_oneof![3 => Just(Reading::Works), 1 => Just(Reading::Throws), 1 => Just(Reading::Answers("1.AAAA".into()))],
             prop_oneof![Just(1), Just(300), Just(2000), Just(u64::MAX)],
@@ -115,8 +122,16 @@ fn jump() -> impl Strategy<Value = Move> {
 /// What is known of a run beside what the world keeps.
 #[derive(Default)]
 struct Notes {
-    evictions: usize,
+    evictions: Vec<Eviction>,
     jumped_at_ms: Vec<u64>,
+}
+
+struct Eviction {
+    request: Request,
+    cause: EvictionCause,
+    /// How many callers there were, and the real millisecond.
+    callers: usize,
+    at_ms: u64,
 }
 
 impl Notes {
@@ -127,6 +142,7 @@ impl Notes {
 
 fn play(moves: &[Move]) -> (World, Notes) {
     let (mut world, mut notes) = (World::with_store(), Notes::default());
+    let mut stale = world.store.entries.clone();
     // A token endpoint in its right mind refuses an assertion that has ended, whatever the script says.
     world.judge = Some(Box::new(|posted: &Posted| {
         let ended = AssertionFacts::of(&posted.assertion, "").is_expired(posted.sent_at);
@@ -153,10 +169,15 @@ fn play(moves: &[Move]) -> (World, Notes) {
                     world.vanishes(flying[flight.index(flying.len())], *bell);
                 }
             }
-            Move::Evicts(asked) => {
-                world.evict(&asked.request());
-                notes.evictions += 1;
+            Move::Evicts(asked, cause) => {
+                stale = world.store.entries.clone();
+                let (request, cause) = (asked.request(), *cause);
+                if world.evict_because(&request, cause) {
+                    let (callers, at_ms) = (world.callers.len(), world.real_ms());
+                    notes.evictions.push(Eviction { request, cause, callers, at_ms });
+                }
             }
+            Move::StoreGoesBack => world.store.entries.extend(stale.clone()),
             Move::StoreIs(reading, after_ms) => {
                 world.store.reading = reading.clone();
                 world.store.read_after_ms = *after_ms;
@@ -204,6 +225,15 @@ fn check_caller(world: &World, notes: &Notes, number: usize, caller: &Caller) ->
             }
             if *source == Source::Issuer {
                 prop_assert!(posted.sent_ms >= caller.begun_ms);
+            }
+            // Who asks after an eviction is served nothing that was made before.
+            let same_key = |eviction: &&Eviction| {
+                key(&eviction.request) == key(&caller.request) && scopes(&eviction.request) == scopes(&caller.request)
+            };
+            for eviction in notes.evictions.iter().filter(same_key).filter(|eviction| eviction.callers <= number) {
+                if eviction.cause == EvictionCause::Asked && notes.jumped_at_ms.is_empty() {
+                    prop_assert!(posted.sent_ms >= eviction.at_ms, "caller {}: {} was evicted", number, token);
+                }
             }
             // The clock's own errors aside: neither an ended token nor one for an assertion that had ended before.
             if !jumped && notes.jumped_at_ms.is_empty() {
@@ -285,6 +315,8 @@ fn check(moves: &[Move]) -> Result<(), TestCaseError> {
     // Nothing is left in the table, and every key lives.
     world.advance(2 * MINUTE);
     prop_assert_eq!(world.stats().flights, 0);
+    // A hold is longer by what the clock went back.
+    world.advance(10 * MINUTE);
     world.answers.clear();
     world.otherwise = Answer::token(3600);
     let users: BTreeSet<_> = world.callers.iter().map(|caller| caller.request.subject.is_some()).collect();
@@ -304,11 +336,12 @@ fn check_requests(world: &World, notes: &Notes) -> Result<(), TestCaseError> {
     let alone = world.callers.iter().filter(|caller| caller.call.unwrap().takeovers >= 3).count();
     let keys: BTreeSet<_> =
         world.callers.iter().map(|caller| (key(&caller.request), scopes(&caller.request))).collect();
-    let excused = keys.len() + forced + alone + notes.evictions + notes.jumped_at_ms.len() * keys.len();
+    let excused = keys.len() + forced + alone + notes.evictions.len() + notes.jumped_at_ms.len() * keys.len();
     prop_assert!(world.most_posting <= excused, "{} at once, {} excused", world.most_posting, excused);
     // Two attempts of each flight, and a flight for each call and each takeover at the most.
     let takeovers: usize = world.callers.iter().map(|caller| caller.call.unwrap().takeovers as usize).sum();
-    prop_assert!(world.posted.len() <= 2 * (world.callers.len() + takeovers));
+    let renewals = world.events.iter().filter(|event| event.kind == EventKind::Renewal).count();
+    prop_assert!(world.posted.len() <= 2 * (world.callers.len() + takeovers + renewals));
     Ok(())
 }
 
