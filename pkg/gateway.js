@@ -144,7 +144,9 @@ async function verifyWith(set, assertion, options) {
 
 async function forward(core, fetch, server, request, exchange) {
   let token = await exchange.token();
-  const body = await bodyOf(core, request, token);
+  const body = await bodyOf(core, request, token).catch(() => undefined);
+  // Its client has left in the middle.
+  if (!body) return respond(core("upstream_unreachable"), token.timing);
   let upstream = await send(core, fetch, server, request, body.content, token);
   if (upstream && core("is_worth_a_fresh_token", upstream.status, token.source)) {
     const fresh = await exchange.tokenAfterRefusal();

@@ -262,7 +262,10 @@ impl Exchange {
             }
             // The server has spoken: asked once more, it would say the same.
             Some(Answer::Failed(failure)) if failure.status.is_some() => {
-                self.throttled(&failure, now, common);
+                // Of two servers it is not known which.
+                if self.config.servers.len() < 2 {
+                    self.throttled(&failure, now, common);
+                }
                 self.end_in_failure(failure, now, common)
             }
             _ => self.uncoordinated(now, common),

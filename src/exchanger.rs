@@ -286,12 +286,14 @@ impl Exchanger {
         settled.write
     }
 
-    /// Puts an entry into memory, unless a newer one is there.
+    /// Puts an entry into memory, unless it or a newer one is there. Returns whether it is the newest.
     fn remember(&mut self, key: RequestKey, entry: Entry, now: Timestamp) -> bool {
-        if self.memory.get(key.digest, now).is_some_and(|known| known.minted_at > entry.minted_at) {
-            return false;
+        match self.memory.get(key.digest, now) {
+            Some(known) if known.minted_at > entry.minted_at => return false,
+            // The same stays as it is, and with it when it was last renewed.
+            Some(known) if *known == entry => {}
+            _ => self.memory.insert(key.digest, entry, now),
         }
-        self.memory.insert(key.digest, entry, now);
         true
     }
 

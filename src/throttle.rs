@@ -5,6 +5,7 @@
 
 use crate::cache::recent::Recent;
 use crate::digest::Digest;
+use crate::error_response::MAX_RETRY_AFTER_SECONDS;
 use crate::failure::Failure;
 use crate::time::Timestamp;
 
@@ -89,7 +90,8 @@ impl Throttles {
     pub(crate) fn hold(&mut self, throttled: Throttled, failure: &Failure, now: Timestamp) -> bool {
         let digest = throttled.digest();
         let is_news = self.0.get(digest, now).is_none_or(|note| note.is_from_the_future(now));
-        let until = now.plus(failure.retry_after.unwrap_or(DEFAULT_HOLD_SECONDS).saturating_mul(1000));
+        let seconds = failure.retry_after.unwrap_or(DEFAULT_HOLD_SECONDS).min(MAX_RETRY_AFTER_SECONDS);
+        let until = now.plus(seconds.saturating_mul(1000));
         let probe_at = throttled.user.is_none().then(|| now.plus(PROBE_INTERVAL_MS));
         self.0.insert(digest, Hold { failure: failure.clone(), until, probe_at }, now, until);
         is_news
@@ -145,6 +147,13 @@ mod tests {
         assert_eq!(throttles.pass(0, BOB, NOW), Ok(Pass::Free));
         assert_eq!(throttles.pass(1, ANN, NOW), Ok(Pass::Free));
         assert_eq!(throttles.pass(0, ANN, NOW.plus(30_000)), Ok(Pass::Free));
+    }
+
+    #[test]
+    fn no_hold_is_longer_than_an_hour() {
+        let mut throttles = Throttles::default();
+        throttles.hold(CLIENT, &throttled(Some(u64::MAX)), NOW);
+        assert_eq!(left(&mut throttles, 0, ANN, NOW), Some(3600));
     }
 
     #[test]

@@ -240,3 +240,43 @@ fn without_a_store_it_is_asked_at_once_and_nothing_is_written() {
     world.run();
     assert_eq!((world.took_ms(caller), world.store.reads.len(), world.store.entries.len()), (5, 0, 0));
 }
+
+#[test]
+fn a_renewal_that_brings_the_same_token_is_not_begun_again_within_a_minute() {
+    let mut world = world();
+    let answer = || (5, sealed(options(), &ann(), Source::Store));
+    world.coordinator_answers.extend([answer(), answer()]);
+    world.ask(&ann()).unwrap();
+    world.advance(50 * MINUTE);
+    for _ in 0..5 {
+        assert_eq!(world.ask(&ann()).unwrap().1, Source::Memory);
+    }
+    assert_eq!((world.stats().renewals, world.coordinator_asked.len(), world.posted.len()), (1, 2, 0));
+}
+
+#[test]
+fn of_two_servers_a_throttle_that_the_coordinator_met_holds_neither() {
+    let server = |place: &str| {
+        json!({
+            "issuer": format!("https://{place}.example"), "tokenEndpoint": format!("https://{place}.example/token"),
+            "clientId": "gateway", "clientAuthentication": {"method": "client_secret_post", "clientSecret": "s"},
+        })
+    };
+    let mut two = server("idp");
+    two["grant"] = json!("identity-assertion");
+    two["resourceAuthorizationServer"] = server("resource");
+    two["inspectAssertion"] = json!(false);
+    two["coordinator"] = json!(true);
+    two["storeSecrets"] = json!(store_secret('a'));
+    let mut world = World::with_options(two, false);
+    let asked = |user| {
+        let mut request = request_of(user, "read");
+        request.set(RequestField::Resource, "https://mcp.example").unwrap();
+        request
+    };
+    let told = json!({"reason": "throttled", "message": "m", "retryable": true, "status": 429});
+    world.coordinator_answers.push_back((5, failed(&told)));
+    assert_eq!(reason(world.ask(&asked("ann"))), FailureReason::Throttled);
+    let _ = world.ask(&asked("bob"));
+    assert_eq!((world.coordinator_asked.len(), world.stats().throttles), (2, 0));
+}
