@@ -7,9 +7,10 @@ use crate::exchange::Purpose;
 use crate::exchanger::{Exchanger, RequestKey};
 use crate::failure::{Failure, FailureReason};
 use crate::flight::Generation;
-pub use crate::flight::Source;
+
 use crate::journal::{EventKind, ExchangeEvent};
 use crate::request::Request;
+pub use crate::source::Source;
 use crate::time::Timestamp;
 
 /// How often a call begins anew because the flight that it waited for came to nothing.

@@ -4,7 +4,7 @@
 //! as the contract's fields.
 
 use crate::failure::Failure;
-use crate::flight::Source;
+use crate::source::Source;
 
 /// The share of an exchange's time that a coordinator gets, in hundredths; the exchanger's own exchange gets the rest.
 pub(crate) const SHARE_PERCENT: u64 = 60;
@@ -42,7 +42,7 @@ mod tests {
 
     use super::{Answer, sealed};
     use crate::failure::FailureReason;
-    use crate::flight::Source;
+    use crate::source::Source;
 
     #[test]
     fn an_answer_is_read_as_it_was_written() {

@@ -17,10 +17,11 @@ use crate::coordinator;
 use crate::digest::Digest;
 use crate::exchange::{Exchange, Purpose, Settled};
 use crate::failure::{Failure, FailureReason};
-use crate::flight::{Flight, FlightTable, Generation, Outcome, Source};
+use crate::flight::{Flight, FlightTable, Generation, Outcome};
 use crate::grant;
 use crate::journal::{EventKind, ExchangeEvent, Journal, Stats};
 use crate::request::{Request, RequestField};
+use crate::source::Source;
 use crate::time::Timestamp;
 
 /// How many failures are remembered.

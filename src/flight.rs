@@ -14,6 +14,7 @@ use crate::common::Common;
 use crate::digest::Digest;
 use crate::exchange::{Exchange, Settled};
 use crate::failure::Failure;
+use crate::source::Source;
 use crate::time::Timestamp;
 
 /// How much later than its time-out a step may report, in milliseconds.
@@ -39,36 +40,6 @@ pub struct Outcome {
     pub result: Result<Entry, Failure>,
     /// Where the entry came from, for the one who led the flight.
     pub origin: Source,
-}
-
-/// Where a token came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// This isolate's memory.
-    Memory,
-    /// The store, or what a coordinator had kept.
-    Store,
-    /// An exchange that another caller led.
-    Flight,
-    /// The token endpoint.
-    Issuer,
-}
-
-impl Source {
-    /// The name in the contract.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Store => "store",
-            Self::Flight => "flight",
-            Self::Issuer => "issuer",
-        }
-    }
-
-    /// The source of this name.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Memory, Self::Store, Self::Flight, Self::Issuer].into_iter().find(|source| source.as_str() == name)
-    }
 }
 
 /// A flight.

@@ -5,10 +5,11 @@
 //! store reads and writes and sleeps go out as actions. A face (JavaScript's, WASI's) is a loop around it that
 //! decides nothing. The map, in reading order:
 //!
-//! - [`exchanger`]: what outlives one call: configuration, memory cache, flights, counters;
-//! - [`call`]: one caller's machine: hit, lead, join or fail; woken, timed out, orphaned, aborted;
-//! - [`exchange`]: one flight's machine: read the store, attempt each leg, sleep, done. The whole flow reads top to
-//!   bottom; [`attempt`]: find the token endpoint, authenticate the client, post;
+//! - [`exchanger`]: what outlives one call: configuration, memory cache, flights, remembered failures, counters;
+//! - [`call`]: one caller's machine: hit (and maybe renew), lead, join or fail; woken, timed out, orphaned, aborted;
+//! - [`exchange`]: one flight's machine: read the store, ask the coordinator, attempt each leg, sleep, done. The whole
+//!   flow reads top to bottom; [`attempt`]: find the token endpoint, authenticate the client, post; `coordinator`: what
+//!   the one place in the world answers where exchanges of a key are made; `throttle`: who is held back;
 //! - [`action`]: what the host is asked, and reports; [`flight`]: the single-flight table; [`common`]: what one flight
 //!   learns and the next one uses;
 //! - [`request`], [`config`] (read with [`fields`]), [`authorization_server`], [`url`]: what comes in, checked once;
@@ -16,9 +17,9 @@
 //!   user's token says of itself;
 //! - [`client`]: client authentication, with [`certificate`]; [`metadata`]: an issuer's own;
 //! - [`token`]: the token endpoint's answer; [`error_response`] and [`failure`]: why there is none; [`retry`]: whether to try again;
-//! - [`cache`]: keys, entries, the memory cache, sealing for the store;
+//! - [`cache`]: keys, entries, the memory cache, sealing for the store, notes that end; [`source`]: where a token came from;
 //! - [`gateway`]: what an MCP gateway decides: route, verified claims, headers, challenge, answer;
-//! - [`journal`]: counters and events; [`digest`], [`secret`], [`time`]: what all of them speak in.
+//! - [`journal`]: counters and events, told by `record`; [`digest`], [`secret`], [`time`]: what all of them speak in.
 //!
 //! Ten lines drive an exchange, on any clock:
 //!
@@ -83,6 +84,7 @@ mod record;
 pub mod request;
 pub mod retry;
 pub mod secret;
+pub mod source;
 mod throttle;
 pub mod time;
 pub mod token;

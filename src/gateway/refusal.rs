@@ -5,7 +5,7 @@ use super::answer::Answer;
 use super::challenge;
 use super::config::GatewayConfig;
 use crate::failure::FailureReason;
-use crate::flight::Source;
+use crate::source::Source;
 
 /// `Retry-After` where the identity provider named none, in seconds.
 const UNAVAILABLE_RETRY_SECONDS: u64 = 5;
