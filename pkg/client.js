@@ -1,5 +1,6 @@
 // The client's own key and callback, which stay in JavaScript. What is signed, and when, is the core's to say.
 import { CompactSign, importJWK, importPKCS8 } from "jose";
+import { isPlain } from "./plain.js";
 
 const encoder = new TextEncoder();
 const PKCS8 = /-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----/;
@@ -45,11 +46,6 @@ export class Client {
 function imported(key, algorithm) {
   if (typeof key === "string") return importPKCS8(PKCS8.exec(key)?.[0] ?? "", algorithm);
   return isCryptoKey(key) ? key : importJWK(key, algorithm);
-}
-
-/** Whether it has members of its own that the core is to be told; a list has none. */
-export function isPlain(value) {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isCryptoKey(key) {

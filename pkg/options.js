@@ -1,10 +1,13 @@
 // An exchanger's options, told apart: what the core reads, and the operator's own objects.
-import { Client, isPlain } from "./client.js";
+import { Client } from "./client.js";
 import { misconfigured } from "./error.js";
+import { hiddenMember, isPlain } from "./plain.js";
 import { fromFields } from "./request.js";
 
 /** The options that are objects of the host; all others go to the core. */
 const HOST_OPTIONS = new Set(["store", "coordinator", "fetch", "onEvent"]);
+
+const isMember = (name) => name !== "constructor";
 
 /** The options: as JSON for the core, and the operator's own objects as the core's driver calls them. */
 export function readOptions(options) {
@@ -12,6 +15,8 @@ export function readOptions(options) {
   const own = new Map();
   /** The client at each authorization server, by the core's numbers. */
   const clients = [];
+  const hidden = isPlain(options) && hiddenMember(options, isMember);
+  if (hidden) throw misconfigured(hidden, "must be an enumerable member of the options themselves");
   for (const name of Object.keys(options ?? {})) {
     try {
       let value = options[name];
@@ -40,6 +45,7 @@ export function readOptions(options) {
 function plain(_name, value) {
   if (typeof value === "number") return Number.isFinite(value) ? value : true;
   if (typeof value === "string") return value.isWellFormed() ? value : true;
+  if (isPlain(value)) return hiddenMember(value, isMember) === undefined ? value : true;
   return typeof value === "function" || typeof value === "symbol" || typeof value === "bigint" ? true : value;
 }
 

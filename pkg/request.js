@@ -1,5 +1,6 @@
 // A caller's request on its way to the core.
 import { encode } from "./instance.js";
+import { hiddenMember } from "./plain.js";
 
 /** The fields of a request by the core's numbers (`RequestField`); those of `subject` have its name before theirs. */
 const FIELDS = new Map(
@@ -30,6 +31,8 @@ export function read(request) {
     }
   };
   const take = (object, prefix) => {
+    const hidden = hiddenMember(object, (key) => FIELDS.has(prefix + key) || KINDS.has(prefix + key));
+    if (hidden) wrong(prefix + hidden, "must be an enumerable member of the object itself");
     for (const key of Object.keys(object)) {
       const name = prefix + key;
       let value;

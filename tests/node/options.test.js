@@ -234,19 +234,35 @@ test("options may be an instance of a class with fields", () => {
   assert.ok(new TokenExchanger(new Options()));
 });
 
-test("options that are inherited are nobody's, the host's own objects among them", async () => {
-  const { fetch, requests } = tokenEndpoint();
-  const template = {
-    fetch: () => assert.fail("an inherited fetch"),
-    store: { get: () => assert.fail("an inherited store"), put() {}, delete() {} },
-    onEvent: () => assert.fail("an inherited listener"),
-    timeoutMs: -1,
-  };
-  const exchanger = new TokenExchanger(Object.assign(Object.create(template), completeOptions({ fetch })));
-  await exchanger.exchange({ assertion: unsignedToken(), scopes: scope });
-  assert.equal(requests.length, 1);
-  const error = thrownBy(() => new TokenExchanger(Object.create(completeOptions())));
-  assert.deepEqual([error.reason, error.field], ["misconfigured", "tokenEndpoint"]);
+test("an option that only an accessor, a prototype or a hidden member has is refused, and not dropped", () => {
+  for (const name of ["fetch", "store", "onEvent", "grant", "timeoutMs", "storeSecrets", "inspectAssertion", "tokenEndpoint"]) {
+    assertRefused(Object.assign(Object.create({ [name]: secretMarker }), without(name)), name);
+    assertRefused(Object.defineProperty(without(name), name, { value: secretMarker, enumerable: false }), name);
+  }
+  class Options {
+    constructor() {
+      Object.assign(this, without("grant"));
+    }
+    get grant() {
+      return "token-exchange";
+    }
+  }
+  assertRefused(new Options(), "grant");
+  class Retry {
+    get attempts() {
+      return 1;
+    }
+  }
+  assertRefused(completeOptions({ retry: new Retry() }), "retry");
+});
+
+test("what somebody hung onto the prototype of all objects is no option", () => {
+  Object.prototype.timeoutMs = -1;
+  try {
+    assert.ok(new TokenExchanger(completeOptions()));
+  } finally {
+    delete Object.prototype.timeoutMs;
+  }
 });
 
 test("an option that JSON can smuggle in as a prototype is refused like any unknown one", () => {

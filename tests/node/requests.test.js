@@ -172,13 +172,48 @@ test("a request may have no prototype, be frozen, come from another realm or be 
   await assertAnswered(new Request());
 });
 
-test("fields that are inherited are nobody's, as those of options are", async () => {
-  const template = { scopes: "another", subject: subject(), claims: "{}", unknown: 7 };
-  const request = Object.assign(Object.create(template), complete());
-  const { exchanger, form } = await assertAnswered(request);
-  assert.deepEqual([form.get("scope"), form.get("claims")], [scope, null]);
-  assert.equal((await exchanger.exchange({ assertion: request.assertion, scopes: scope })).source, "memory");
-  assert.equal((await failureOf(exchanger.exchange(Object.create(complete())))).field, "assertion");
+test("a field that only an accessor, a prototype or a hidden member has is refused, and not dropped", async () => {
+  class Subject {
+    issuer = "https://login.example";
+    id = "ada";
+    get tenant() {
+      return marker;
+    }
+  }
+  await assertRefused(complete({ subject: new Subject() }), "subject.tenant");
+  class Request {
+    assertion = unsignedToken();
+    scopes = scope;
+    get actorToken() {
+      return marker;
+    }
+  }
+  await assertRefused(new Request(), "actorToken");
+  for (const field of ["assertion", "scopes", "resource", "audience", "claims", "actorToken", "subject", "fromCache", "signal"]) {
+    const inherited = Object.create({ [field]: marker });
+    for (const [name, value] of Object.entries(complete())) if (name !== field) inherited[name] = value;
+    await assertRefused(inherited, field);
+    await assertRefused(Object.defineProperty(complete(), field, { value: marker, enumerable: false }), field);
+  }
+  for (const field of ["tenant", "context"]) {
+    await assertRefused(complete({ subject: Object.assign(Object.create({ [field]: marker }), subject()) }), `subject.${field}`);
+    const foreign = runInNewContext(`(class { issuer = "i"; id = "u"; get ${field}() { return "${marker}"; } })`);
+    await assertRefused(complete({ subject: new foreign() }), `subject.${field}`);
+  }
+});
+
+test("what somebody hung onto the prototype of all objects is no field, and what a field hides is none either", async () => {
+  Object.prototype.subject = subject({ tenant: marker });
+  Object.prototype.tenant = marker;
+  try {
+    await assertAnswered(complete());
+    await assertAnswered(complete({ subject: subject() }));
+  } finally {
+    delete Object.prototype.subject;
+    delete Object.prototype.tenant;
+  }
+  const request = Object.assign(Object.create({ scopes: "another", unknown: 7 }), complete());
+  assert.equal((await assertAnswered(request)).form.get("scope"), scope);
 });
 
 test("fields with symbols as names, and those that are not enumerable, are nobody's", async () => {
