@@ -10,7 +10,8 @@ import { TokenExchanger, internal } from "./host.js";
  */
 export function createCoordinator(optionsOf, { verifySubject } = {}) {
   return class Coordinator extends DurableObject {
-    #exchanger;
+    /** By their names: those of one client at one server share their keys, and so their objects. */
+    #exchangers = new Map();
 
     /** The token for what the call asks, sealed, or why there is none, as text. Throws where the call is not for this object. */
     async exchange(call) {
@@ -25,8 +26,9 @@ export function createCoordinator(optionsOf, { verifySubject } = {}) {
 
     /** Forgets the token for what the call asks. Throws where the call is not for this object. */
     async evict(call) {
-      const [exchanger, request] = await this.#take(call);
-      await internal.evict(exchanger, request, call.refused === true);
+      const [, request] = await this.#take(call);
+      const holders = [...this.#exchangers.values()].filter((exchanger) => this.#serves(exchanger, request));
+      await Promise.all(holders.map((exchanger) => internal.evict(exchanger, request, call.refused === true)));
     }
 
     /** Nothing is kept past its end. */
@@ -39,8 +41,14 @@ export function createCoordinator(optionsOf, { verifySubject } = {}) {
       const subject = shared ? await this.#subject(request.assertion, name) : undefined;
       const asked = { ...request, subject };
       const exchanger = this.#exchangerOf(name);
-      if (!internal.isNamed(exchanger, asked, this.ctx.id.name)) throw new Error("obo-edge: the call is for another object");
+      if (!this.#serves(exchanger, asked)) throw new Error("obo-edge: the call is for another object");
       return [exchanger, asked];
+    }
+
+    #serves(exchanger, request) {
+      const { name } = this.ctx.id;
+      // An object that was made without a name is for no call.
+      return typeof name === "string" && internal.isNamed(exchanger, request, name);
     }
 
     async #subject(assertion, name) {
@@ -50,13 +58,13 @@ export function createCoordinator(optionsOf, { verifySubject } = {}) {
       return subject;
     }
 
-    /** One object serves one key, hence one exchanger. */
     #exchangerOf(name) {
-      if (!this.#exchanger || this.#exchanger.name !== name) {
+      let exchanger = this.#exchangers.get(name);
+      if (!exchanger) {
         const options = { ...optionsOf(this.env, name), store: storeOf(this.ctx.storage), coordinator: undefined };
-        this.#exchanger = { name, of: new TokenExchanger(options) };
+        this.#exchangers.set(name, (exchanger = new TokenExchanger(options)));
       }
-      return this.#exchanger.of;
+      return exchanger;
     }
   };
 }

@@ -2,6 +2,8 @@
 
 /** How long a key set is used without looking again, in milliseconds. */
 const MAX_AGE_MS = 10 * 60 * 1000;
+/** How long it is used while no newer one is to be had, in milliseconds: a key that was withdrawn must not count for good. */
+const MAX_STALE_MS = 24 * 60 * 60 * 1000;
 /** How often an issuer is asked at most, in milliseconds. */
 const COOLDOWN_MS = 30 * 1000;
 /** How long one request may take, in milliseconds. */
@@ -17,6 +19,11 @@ function isKey(key) {
   return typeof key === "object" && key !== null && typeof key.kty === "string";
 }
 
+/** Whether `instant` is no further from now than so many milliseconds, in either direction: clocks are set back. */
+function isWithin(milliseconds, instant) {
+  return Math.abs(Date.now() - instant) < milliseconds;
+}
+
 export class IssuerKeys {
   #fetch;
   #core;
@@ -30,26 +37,18 @@ export class IssuerKeys {
   /** The key set of the server's issuer. */
   async get(server) {
     const known = this.#entry(server);
-    const now = Date.now();
-    if (known.set !== undefined && now - known.fetchedAt < MAX_AGE_MS) return known.set;
-    if (now - known.triedAt < COOLDOWN_MS) {
-      if (known.set !== undefined) return known.set;
-      throw new KeysUnavailable();
-    }
-    try {
-      return await this.#renew(server, known);
-    } catch (error) {
-      // Old keys are better than none while the issuer is away: signatures of theirs still count.
-      if (known.set !== undefined) return known.set;
-      throw error;
-    }
+    if (known.set !== undefined && isWithin(MAX_AGE_MS, known.fetchedAt)) return known.set;
+    if (!isWithin(COOLDOWN_MS, known.triedAt)) await this.#renew(server, known).catch(() => undefined);
+    // Old keys are better than none while the issuer is away: signatures of theirs still count.
+    if (known.set !== undefined && isWithin(MAX_STALE_MS, known.fetchedAt)) return known.set;
+    throw new KeysUnavailable();
   }
 
   /** A newer set than `old`, or `undefined` where it is too early to ask or there is none. */
   async renew(server, old) {
     const known = this.#entry(server);
     if (known.set !== old) return known.set;
-    if (Date.now() - known.triedAt < COOLDOWN_MS) return undefined;
+    if (isWithin(COOLDOWN_MS, known.triedAt)) return undefined;
     // At once, or a burst of tokens with an unknown key would be a burst of requests.
     known.triedAt = Date.now();
     return this.#renew(server, known).catch(() => undefined);

@@ -3,9 +3,11 @@
 use core::fmt;
 
 use crate::client::UnsignedJwt;
+use crate::digest::Digest;
 use crate::failure::TransportFailure;
 use crate::request::Request;
 use crate::secret::Secret;
+use crate::time::Timestamp;
 
 /// The longest body that is read from a token endpoint, in bytes.
 pub const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
@@ -145,4 +147,8 @@ pub struct StoreWrite {
     pub expires_in_seconds: u64,
     /// Milliseconds after which the write counts as failed.
     pub timeout_ms: u64,
+    /// The key of the exchange.
+    pub(crate) digest: Digest,
+    /// When the token was made.
+    pub(crate) minted_at: Timestamp,
 }

@@ -21,7 +21,7 @@ pub const MAX_RETRY_AFTER_SECONDS: u64 = 3600;
 /// A member in which one of the `presented` tokens comes back is dropped.
 pub fn classify(
     leg: &dyn Leg,
-    presented: [&Secret; 2],
+    presented: [&Secret; 3],
     status: u16,
     retry_after: Option<&str>,
     body: &[u8],

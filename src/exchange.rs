@@ -445,7 +445,8 @@ impl Exchange {
             failure.status = Some(response.status);
             return Err(failure);
         }
-        let presented = [&self.request.assertion, self.presented()];
+        let actor_token = self.request.actor_token.as_ref().unwrap_or(&self.request.assertion);
+        let presented = [&self.request.assertion, self.presented(), actor_token];
         let retry_after = response.retry_after.as_deref();
         Err(error_response::classify(leg, presented, response.status, retry_after, &response.body, now))
     }
@@ -577,6 +578,8 @@ impl Exchange {
             name: sealer.name(secret)?,
             value: sealer.seal(secret, nonce, entry)?,
             expires_in_seconds: life_ms / 1000,
+            digest: self.digest,
+            minted_at: entry.minted_at,
             timeout_ms: STORE_WRITE_MS,
         })
     }

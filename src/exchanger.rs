@@ -112,6 +112,11 @@ impl Exchanger {
         self.flights.oldest()
     }
 
+    /// Whether what was written was evicted meanwhile, so that it is to be removed again.
+    pub fn is_evicted(&mut self, write: &StoreWrite, now: Timestamp) -> bool {
+        self.common.is_buried(write.digest, write.minted_at, now)
+    }
+
     /// Counts a write into the store, or a removal from it, that failed.
     pub fn store_failed(&mut self) {
         self.common.journal.count(EventKind::StoreFailure);
@@ -122,9 +127,8 @@ impl Exchanger {
         self.common.journal.count(EventKind::CoordinatorFailure);
     }
 
-    /// Forgets the token for `request`; returns the names to remove from the store, of which the first is the
-    /// coordinator's, or `None` where it was forgotten lately. What was made until then does not come back, whatever
-    /// a store still holds.
+    /// Forgets the token for `request`; returns its names in the store and among the coordinator's objects, or `None`
+    /// where it was forgotten lately. What was made until then does not come back, whatever a store still holds.
     ///
     /// # Errors
     /// `invalid_request` with the field that is missing or wrong.
@@ -165,15 +169,20 @@ impl Exchanger {
         Ok(self.names(request, key.digest).iter().any(|own| own == name))
     }
 
-    /// A coordinator's answer: the token for `request`, sealed as for a store. The nonce must be fresh and random.
+    /// A coordinator's answer: the token for `request`, sealed as for a store, and none that was evicted while it was
+    /// made: whoever asks would keep it. The nonce must be fresh and random.
     pub fn sealed_answer(
         &mut self,
         request: &Request,
         entry: &Entry,
         source: Source,
         nonce: [u8; 12],
+        now: Timestamp,
     ) -> Option<String> {
         let digest = self.key(request).ok()?.digest;
+        if self.common.is_buried(digest, entry.minted_at, now) {
+            return None;
+        }
         let sealed = Sealer::of(request, digest).seal(self.config.store_secrets.first()?, nonce, entry)?;
         Some(coordinator::sealed(source, &sealed))
     }

@@ -53,9 +53,10 @@ impl Token {
         if !access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(wrong("access_token", "has an access_token that no header can carry"));
         }
-        // A server that hands the user's own token back would have it passed through.
-        if [request.assertion.reveal(), assertion.reveal()].contains(&access_token) {
-            return Err(wrong("access_token", "carries the assertion itself as its access_token"));
+        // A server that hands the user's own token back, or the actor's, would have it passed through.
+        let presented = [Some(&request.assertion), Some(assertion), request.actor_token.as_ref()];
+        if presented.into_iter().flatten().any(|token| token.reveal() == access_token) {
+            return Err(wrong("access_token", "carries a token that was sent as its access_token"));
         }
         if let Some(wanted) = leg.jwt_type()
             && !jwt_type(access_token).is_some_and(|name| is_media_type(&name, wanted))
@@ -230,6 +231,23 @@ mod tests {
         let without = json!({"access_token": "t", "token_type": "Bearer"});
         assert_eq!(read_as(1, 0, &without).unwrap_err().as_deref(), Some("issued_token_type"));
         assert!(read_as(2, 0, &without).is_ok(), "jwt-bearer need not");
+    }
+
+    #[test]
+    fn no_token_that_was_sent_is_taken_for_the_one_that_was_asked_for() {
+        let mut request = Request::new();
+        request.set(RequestField::Assertion, "user.token").unwrap();
+        request.set(RequestField::ActorToken, "actor.token").unwrap();
+        let field = |access_token: &str| {
+            let body = json!({"access_token": access_token, "token_type": "Bearer"}).to_string();
+            let presented = Secret::new("identity.assertion");
+            let token = Token::read(grant::ALL[2].legs()[0], &request, &presented, body.as_bytes(), SENT);
+            token.err().and_then(|failure| failure.field.clone())
+        };
+        for sent in ["user.token", "actor.token", "identity.assertion"] {
+            assert_eq!(field(sent).as_deref(), Some("access_token"), "{sent}");
+        }
+        assert_eq!(field("another.token"), None);
     }
 
     #[test]

@@ -210,7 +210,10 @@ async fn store(shared: Rc<RefCell<Shared>>, host: Rc<Host>, write: StoreWrite) -
     let options = Object::new();
     Reflect::set(&options, &"expirationTtl".into(), &(write.expires_in_seconds as f64).into())?;
     let putting = settled(store.put(&write.name, &write.value, &options));
-    if !matches!(within(write.timeout_ms, putting).await, Some(Ok(_))) {
+    let written = matches!(within(write.timeout_ms, putting).await, Some(Ok(_)));
+    let evicted = shared.borrow_mut().exchanger.is_evicted(&write, now());
+    // The removal may have come before it.
+    if !written || (evicted && !is_done(store.delete(&write.name)).await) {
         shared.borrow_mut().exchanger.store_failed();
         report(&shared, &host);
     }
@@ -231,15 +234,14 @@ pub(super) fn evict(
         report(&shared, &host);
         let store = Some(host.store()).filter(|store| !store.is_undefined());
         let mut removed = true;
-        for (place, name) in names.iter().enumerate() {
+        for name in &names {
             if let Some(store) = &store
                 && !is_done(store.unchecked_ref::<Store>().delete(name)).await
             {
                 removed = false;
                 shared.borrow_mut().exchanger.store_failed();
             }
-            if place == 0
-                && host.has_coordinator()
+            if host.has_coordinator()
                 && !is_done(host.evict_coordinated(name, &fields, cause == EvictionCause::Refused, is_shared)).await
             {
                 removed = false;

@@ -267,7 +267,7 @@ impl Core {
     pub fn sealed_answer(&self) -> Option<String> {
         let shared = &mut *self.shared.borrow_mut();
         let (entry, source) = shared.answer.as_ref()?;
-        shared.exchanger.sealed_answer(&shared.request, entry, *source, host::random())
+        shared.exchanger.sealed_answer(&shared.request, entry, *source, host::random(), now())
     }
 
     /// Whether the coordinator's object of this `name` is the one for the described request.

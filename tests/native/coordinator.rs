@@ -34,7 +34,8 @@ fn sealed(mut options: Value, request: &Request, source: Source) -> Event {
     let caller = coordinator.call(request);
     coordinator.run();
     let entry = coordinator.entry(caller);
-    let answer = coordinator.exchanger.sealed_answer(request, &entry, source, [9; 12]);
+    let now = coordinator.now();
+    let answer = coordinator.exchanger.sealed_answer(request, &entry, source, [9; 12], now);
     Event::Coordinated(Secret::new(answer.unwrap()))
 }
 
@@ -279,4 +280,22 @@ fn of_two_servers_a_throttle_that_the_coordinator_met_holds_neither() {
     assert_eq!(reason(world.ask(&asked("ann"))), FailureReason::Throttled);
     let _ = world.ask(&asked("bob"));
     assert_eq!((world.coordinator_asked.len(), world.stats().throttles), (2, 0));
+}
+
+#[test]
+fn what_was_evicted_while_it_was_made_answers_its_callers_there_and_no_isolate() {
+    let mut coordinator = World::with_options(options(), false);
+    coordinator.otherwise = Answer::token(3600).after(SECOND);
+    let caller = coordinator.call(&ann());
+    coordinator.advance(100);
+    coordinator.evict(&ann());
+    coordinator.run();
+    let entry = coordinator.entry(caller);
+    let now = coordinator.now();
+    // Whoever asked had not heard of the eviction, and would keep it.
+    assert_eq!(coordinator.exchanger.sealed_answer(&ann(), &entry, Source::Issuer, [9; 12], now), None);
+    let caller = coordinator.call(&ann());
+    coordinator.run();
+    let (entry, now) = (coordinator.entry(caller), coordinator.now());
+    assert!(coordinator.exchanger.sealed_answer(&ann(), &entry, Source::Issuer, [9; 12], now).is_some());
 }

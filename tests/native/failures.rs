@@ -431,13 +431,28 @@ fn nothing_that_was_sent_or_described_comes_out_of_a_failure_or_an_event() {
 }
 
 #[test]
-fn an_acr_values_that_echoes_the_assertion_does_not_come_out() {
+fn acr_values_and_claims_that_echo_a_token_that_was_sent_do_not_come_out() {
+    use obo_edge::request::RequestField;
     let users = assertion("ann", at(24 * 3_600_000), 7);
-    let mut world = World::new();
-    world.otherwise =
-        Answer::respond(401, json!({"error": "insufficient_user_authentication", "acr_values": users}).to_string());
-    let failure = world.ask(&request_with(&users, "read")).unwrap_err();
-    assert!(!shown(&failure).contains(&users), "{failure:?}");
+    let mut request = request_with(&users, "read");
+    let token_type = "urn:ietf:params:oauth:token-type:jwt";
+    for (field, value) in [(RequestField::ActorToken, "an.actors.token"), (RequestField::ActorTokenType, token_type)] {
+        request.set(field, value).unwrap();
+    }
+    for token in [users.as_str(), "an.actors.token"] {
+        for body in [
+            json!({"error": "insufficient_user_authentication", "acr_values": token}),
+            json!({"error": "interaction_required", "claims": json!({"echo": token}).to_string()}),
+        ] {
+            let mut options = options_with("grant", json!("token-exchange"));
+            options["inspectAssertion"] = json!(false);
+            let mut world = World::with_options(options, false);
+            world.otherwise = Answer::respond(401, body.to_string());
+            let failure = world.ask(&request).unwrap_err();
+            assert!(failure.error.is_some(), "it was asked: {failure:?}");
+            assert!(!shown(&failure).contains(token), "{failure:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ExchangeError, TokenExchanger } from "obo-edge";
-import { newStoreSecret } from "./support.js";
+import { MapStore, newStoreSecret } from "./support.js";
 
 const options = (members) => ({
   tokenEndpoint: "https://login.example/token",
@@ -54,6 +54,19 @@ test("it is told the exchanger's name, the assertion and what is asked for, and 
   assert.equal(names[0], names[1]);
   assert.notEqual(names[0], shared[1]);
   assert.match(names[0], /^[\w-]{43}$/);
+});
+
+test("an eviction reaches the objects of every listed secret, and names each in the store", async () => {
+  const evicted = [];
+  const coordinator = {
+    idFromName: (name) => name,
+    get: (name) => ({ exchange: async () => "noise", evict: async () => void evicted.push(name) }),
+  };
+  const store = new MapStore();
+  const exchanger = new TokenExchanger(options({ coordinator, store, storeSecrets: [newStoreSecret(), newStoreSecret()] }));
+  await exchanger.evict({ assertion: "a.b.c", scopes: "read" });
+  assert.equal(new Set(evicted).size, 2);
+  assert.deepEqual(store.deletes, evicted);
 });
 
 test("a binding of before remote procedure calls, which has no such method, costs an event and no call", async () => {

@@ -492,6 +492,42 @@ test("an evicted token is gone from memory and store, under each secret", async 
   assert.equal(requests.length, 4);
 });
 
+test("a write that an eviction overtakes is taken back", async () => {
+  const store = new (class extends MapStore {
+    #waiting = [];
+
+    async put(...entry) {
+      await new Promise((resolve) => this.#waiting.push(resolve));
+      await super.put(...entry);
+    }
+
+    get isHeld() {
+      return this.#waiting.length > 0;
+    }
+
+    release() {
+      for (const resolve of this.#waiting.splice(0)) resolve();
+    }
+  })();
+  const isolate = () => new TokenExchanger(completeOptions(issuer, { store, storeSecrets: newStoreSecret() }));
+  const request = { assertion: unsignedToken(), scopes: scope };
+  const exchanger = isolate();
+  await exchanger.exchange(request);
+  await until(() => store.isHeld);
+  await exchanger.evict(request);
+  assert.equal(store.deletes.length, 1);
+  store.release();
+  await until(() => store.deletes.length === 2);
+  assert.deepEqual([...store.entries], []);
+  // What is made after it stays.
+  await exchanger.exchange(request);
+  await until(() => store.isHeld);
+  store.release();
+  await store.written(2);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual([store.entries.size, store.deletes.length], [1, 2]);
+});
+
 test("an eviction without a store forgets the memory", async () => {
   const endpoint = tokenEndpoint();
   const exchanger = new TokenExchanger(completeOptions({ fetch: endpoint.fetch }));

@@ -233,6 +233,29 @@ test("an eviction reaches the coordinator: the next exchange is a fresh one in e
   assert.equal(world.partner.tokenRequests.length, 2);
 });
 
+test("an eviction by one exchanger reaches what another has in the same object", async () => {
+  const request = requestOf(newUser());
+  const [one, two] = ["one", "two"].map((name, number) => world.exchanger({ coordinator: "bound", options: { name } }, isolates[number]));
+  const first = await one.exchange({ request });
+  assert.equal((await two.exchange({ request })).token.accessToken, first.token.accessToken, "their storage is one");
+  assert.deepEqual(await one.evict(request), {});
+  const asked = { request: { assertion: request.assertion, scopes: [request.scopes] }, fromCache: true, shared: false };
+  const name = await world.objectOf(request);
+  assert.match((await world.askCoordinator(name, "exchange", { ...asked, exchanger: "two" })).value, /^issuer /);
+  assert.equal(world.partner.tokenRequests.length, 2);
+});
+
+test("an object that was made without a name does nothing, and costs the others nothing", async () => {
+  const request = requestOf(newUser());
+  const exchanger = world.exchanger();
+  await exchanger.exchange({ request });
+  const asked = { request: { assertion: request.assertion, scopes: [request.scopes] }, fromCache: true, shared: false };
+  for (const method of ["exchange", "evict"]) assert.match((await world.askCoordinator(null, method, asked)).error, /for another object/);
+  // The objects share the isolate's instance, which was not given up.
+  assert.equal((await exchanger.exchange({ request })).token.source, "memory");
+  assert.equal(world.partner.tokenRequests.length, 1);
+});
+
 test("a coordinator that cannot evict fails the eviction, and its old token is not taken here", async () => {
   const user = newUser();
   const request = requestOf(user);
