@@ -509,9 +509,8 @@ test("a write that an eviction overtakes is taken back", async () => {
       for (const resolve of this.#waiting.splice(0)) resolve();
     }
   })();
-  const isolate = () => new TokenExchanger(completeOptions(issuer, { store, storeSecrets: newStoreSecret() }));
+  const exchanger = isolates({ store }).isolate();
   const request = { assertion: unsignedToken(), scopes: scope };
-  const exchanger = isolate();
   await exchanger.exchange(request);
   await until(() => store.isHeld);
   await exchanger.evict(request);
